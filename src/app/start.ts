@@ -1,0 +1,152 @@
+import type { FastifyInstance } from 'fastify'
+import type { Database } from '../engine/database/database.ts'
+import { migrate } from '../engine/database/migrate.ts'
+import { checkPort, closeServer, listen } from '../engine/http/listen.ts'
+import type { Hints } from '../engine/outbox/hints.ts'
+import { startHints } from '../engine/outbox/hints.ts'
+import { startHousekeeping } from '../engine/outbox/housekeeping.ts'
+import type { EngineDepth } from '../engine/outbox/lineage.ts'
+import { outboxDepth } from '../engine/outbox/lineage.ts'
+import { startRelay } from '../engine/outbox/relay.ts'
+import { createMetrics } from '../engine/telemetry/metrics.ts'
+import type { Observer } from '../engine/telemetry/observer.ts'
+import { observers } from '../engine/telemetry/observer.ts'
+import type { Transport } from '../engine/transport.ts'
+import { guardAgainstExit } from '../engine/worker/exit-guard.ts'
+import { startWorker } from '../engine/worker/worker.ts'
+import { systemClock } from '../kernel/clock.ts'
+import type { Clock } from '../kernel/clock.ts'
+import { newId } from '../kernel/ids.ts'
+import { postgresTransport } from '../transports/postgres/index.ts'
+import type { Config } from './config.ts'
+import { openConfigured, startPatienceMs } from './database.ts'
+import { buildServer } from './http.ts'
+import type { Log } from './log.ts'
+import { failureLog } from './log.ts'
+import { migrations, modules } from './modules.ts'
+import { loggingObserver } from './observe.ts'
+import { createReadiness } from './readiness.ts'
+
+export interface App {
+  /** Where the API is; undefined when this process serves none. */
+  readonly address: string | undefined
+  readonly database: Database
+  /** The embedded PostgreSQL's version; undefined when the database is somebody else's. */
+  readonly embeddedVersion: string | undefined
+  /** Reads how much is still to do. */
+  backlog(): Promise<number>
+  /** Finishes what is under way, in the reverse order of the start. */
+  stop(): Promise<void>
+}
+
+export interface StartOptions {
+  readonly log: Log
+  readonly clock?: Clock
+  /** Listens besides the metrics and the log. */
+  readonly observer?: Observer
+  /** Gives up waiting for a database that is not there. */
+  readonly signal?: AbortSignal
+}
+
+const httpGraceMs = 4_000
+const workerGraceMs = 8_000
+
+/** Wires everything together, from the ground up. */
+export async function start(config: Config, options: StartOptions): Promise<App> {
+  const { log, clock = systemClock, observer, signal } = options
+  // Whatever fails below, what was started until then is stopped again.
+  await using started = new AsyncDisposableStack()
+  const failed = failureLog(log, clock)
+  const onError = (error: Error) => failed('database', error)
+
+  const listens = config.roles.includes('api') || config.portChosen
+  if (listens) await checkPort(config)
+
+  const say = (line: string) => log.info(line)
+  const opened = await openConfigured(config, started, { clock, say, onError, signal, patienceMs: startPatienceMs })
+  const { database, embedded } = opened
+  await migrate(database, migrations, say)
+
+  const hints = await startHints(database, onError)
+  started.defer(() => hints.close())
+  const transport = postgresTransport({ database, hints })
+  started.defer(() => transport.close())
+
+  const metrics = createMetrics({ readDepth: () => outboxDepth(database) })
+  const readiness = createReadiness({ database, clock })
+  const watching = observers([metrics.observer, loggingObserver(log, failed), ...(observer ? [observer] : [])])
+  await startRoles(config, started, { database, hints, transport, clock, observer: watching, log })
+
+  let address: string | undefined
+  if (listens) {
+    const withApi = config.roles.includes('api')
+    const server = buildServer({ database, clock, newId, log, metrics, readiness, withApi })
+    address = await open(server, config)
+    started.defer(() => step(log, 'finishing requests', () => closeServer(server, httpGraceMs)))
+  }
+  readiness.running()
+
+  const running = started.move()
+  return {
+    address,
+    database,
+    embeddedVersion: embedded?.version,
+    backlog: async () => sumUp(await outboxDepth(database)),
+    async stop() {
+      readiness.stopping()
+      await running.disposeAsync()
+    },
+  }
+}
+
+interface RoleParts {
+  readonly database: Database
+  readonly hints: Hints
+  readonly transport: Transport
+  readonly clock: Clock
+  readonly observer: Observer
+  readonly log: Log
+}
+
+async function startRoles(
+  { roles, historyDays }: Config,
+  started: AsyncDisposableStack,
+  parts: RoleParts,
+): Promise<void> {
+  const { database, hints, transport, clock, observer, log } = parts
+  if (roles.includes('relay') || roles.includes('worker')) {
+    const housekeeping = startHousekeeping({ database, keepDays: historyDays, observer, clock })
+    started.defer(() => housekeeping.stop())
+  }
+  if (roles.includes('relay')) {
+    const relay = startRelay({ database, hints, transport, observer, clock })
+    started.defer(() => step(log, 'stopping the relay', () => relay.stop()))
+  }
+  if (roles.includes('worker')) {
+    guardAgainstExit()
+    const subscriptions = modules.flatMap((module) => module.handlers({ database, clock, newId }))
+    const worker = await startWorker({ database, transport, subscriptions, observer, clock })
+    started.defer(() => step(log, 'finishing events', () => worker.drain(workerGraceMs)))
+  }
+}
+
+/** A server that could not listen has nothing to close but itself. */
+async function open(server: FastifyInstance, config: Config): Promise<string> {
+  try {
+    const address = await listen(server, config)
+    // Everywhere is no place to connect to.
+    return address.replace('0.0.0.0', '127.0.0.1').replace('[::]', '[::1]')
+  } catch (error) {
+    await server.close()
+    throw error
+  }
+}
+
+async function step(log: Log, what: string, work: () => Promise<void>): Promise<void> {
+  log.debug(what)
+  await work()
+}
+
+function sumUp({ outbox, consumers }: EngineDepth): number {
+  return consumers.reduce((sum, { ready, running, waiting }) => sum + ready + running + waiting, outbox.rows)
+}

@@ -1,0 +1,65 @@
+import { createHash } from 'node:crypto'
+
+/** One SQL statement with its values apart. `name` is the same for the same text, so Postgres parses and plans it once a connection. */
+export interface Statement {
+  readonly text: string
+  readonly values: readonly unknown[]
+  readonly name: string
+}
+
+const brand = Symbol('statement')
+
+/** The text and name of templates without fragments are made once: a template literal has the same strings object each time it runs. */
+const known = new WeakMap<TemplateStringsArray, { text: string; name: string }>()
+
+/**
+ * Writes SQL with values in place: `` sql`select * from t where id = ${id}` ``. A value that is itself made by `sql` becomes
+ * part of the text, so a condition can be put together from pieces.
+ */
+export function sql(strings: TemplateStringsArray, ...values: unknown[]): Statement {
+  if (values.some(isStatement)) return compose(strings, values)
+  let entry = known.get(strings)
+  if (!entry) {
+    const text = strings.reduce((before, part, index) => `${before}$${index}${part}`)
+    entry = { text, name: nameOf(text) }
+    known.set(strings, entry)
+  }
+  return make(entry.text, values, entry.name)
+}
+
+function compose(strings: TemplateStringsArray, values: unknown[]): Statement {
+  const all: unknown[] = []
+  let text = strings[0]!
+  values.forEach((value, index) => {
+    if (isStatement(value)) {
+      text += value.text.replace(/\$(\d+)/g, (_, position: string) => `$${all.length + Number(position)}`)
+      all.push(...value.values)
+    } else {
+      all.push(value)
+      text += `$${all.length}`
+    }
+    text += strings[index + 1]!
+  })
+  return make(text, all, nameOf(text))
+}
+
+function make(text: string, values: readonly unknown[], name: string): Statement {
+  return { text, values, name, [brand]: true } as Statement
+}
+
+function isStatement(value: unknown): value is Statement {
+  return typeof value === 'object' && value !== null && brand in value
+}
+
+/** Texts put together from fragments, which have no template of their own to be remembered by. */
+const names = new Map<string, string>()
+
+function nameOf(text: string): string {
+  let name = names.get(text)
+  if (name === undefined) {
+    name = `kerp_${createHash('sha256').update(text).digest('hex').slice(0, 24)}`
+    // Texts built from data would grow it without end; those are rare, and only lose their place here.
+    if (names.size < 1000) names.set(text, name)
+  }
+  return name
+}

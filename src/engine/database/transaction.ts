@@ -1,0 +1,146 @@
+import type pg from 'pg'
+import { KerpError } from '../../kernel/errors.ts'
+import type { EventContext } from '../../kernel/trace.ts'
+import type { Queryable } from './connection.ts'
+import { send, toQuery } from './connection.ts'
+import type { Statement } from './sql.ts'
+import { sql } from './sql.ts'
+
+/** A transaction of ours: what any client's offers, and what only ours can do. */
+export interface Tx extends Queryable {
+  /** For whom and because of what events are emitted here. */
+  readonly context: EventContext
+  /** Runs a statement written in place: `` tx.sql`select …` ``, prepared by itself. */
+  sql<Row = Record<string, unknown>>(strings: TemplateStringsArray, ...values: unknown[]): Promise<Row[]>
+  run<Row = Record<string, unknown>>(statement: Statement): Promise<Row[]>
+  /** Rows as arrays of the text that Postgres sent, unparsed: for the machinery's own hot paths. */
+  raw(statement: Statement): Promise<(string | null)[][]>
+  /** A part that can fail by itself (a savepoint): when `work` throws, only what it did is undone. */
+  transaction<T>(work: (tx: Tx) => Promise<T>): Promise<T>
+  /** The same transaction, emitting in another context. */
+  in(context: EventContext): Tx
+  /** Tells the waiting consumers of these events, once this has committed. */
+  emitted(eventType: string): void
+}
+
+const asText = { getTypeParser: () => (text: string) => text }
+
+/** What all handles of one transaction share. */
+export interface TxState {
+  readonly client: pg.ClientBase
+  readonly emittedTypes: Set<string>
+  /** Why no further statement may run, once that is so. */
+  closed: string | undefined
+  /** The handle inside an open savepoint: the others wait, or its rollback would undo statements of theirs. */
+  savepoint: { handle: TxHandle; done: Promise<void> } | undefined
+  depth: number
+}
+
+export function openTxState(client: pg.ClientBase): TxState {
+  return { client, emittedTypes: new Set(), closed: undefined, savepoint: undefined, depth: 0 }
+}
+
+/** A class because every message of a group has a handle of its own, by the thousand a second. */
+export class TxHandle implements Tx {
+  readonly context: EventContext
+  readonly #state: TxState
+  readonly #parent: TxHandle | undefined
+  #over = false
+
+  constructor(state: TxState, context: EventContext, parent?: TxHandle) {
+    this.#state = state
+    this.context = context
+    this.#parent = parent
+  }
+
+  in(context: EventContext): TxHandle {
+    return new TxHandle(this.#state, context, this)
+  }
+
+  emitted(eventType: string): void {
+    this.#state.emittedTypes.add(eventType)
+  }
+
+  query(text: string, values?: unknown[]): Promise<{ rows: any[] }> {
+    return this.#send(values === undefined ? { text } : { text, values })
+  }
+
+  run<Row>(statement: Statement): Promise<Row[]> {
+    return forgettable(this.#send(toQuery(statement)).then(({ rows }) => rows as Row[]))
+  }
+
+  raw(statement: Statement): Promise<(string | null)[][]> {
+    const query = { ...toQuery(statement), rowMode: 'array', types: asText } as pg.QueryConfig
+    return forgettable(this.#send(query).then(({ rows }) => rows as unknown as (string | null)[][]))
+  }
+
+  sql<Row>(strings: TemplateStringsArray, ...values: unknown[]): Promise<Row[]> {
+    return this.run<Row>(sql(strings, ...values))
+  }
+
+  async transaction<T>(work: (tx: Tx) => Promise<T>): Promise<T> {
+    const state = this.#state
+    await this.#turn()
+    let finish = () => {}
+    const before = state.savepoint
+    const inner = new TxHandle(state, this.context, this)
+    state.savepoint = { handle: inner, done: new Promise((resolve) => (finish = resolve)) }
+    const name = `kerp_${++state.depth}`
+    try {
+      await send(state.client, { text: `savepoint ${name}` })
+      const result = await work(inner)
+      await send(state.client, { text: `release savepoint ${name}` })
+      return result
+    } catch (error) {
+      if (!state.closed) await send(state.client, { text: `rollback to savepoint ${name}; release savepoint ${name}` })
+      throw error
+    } finally {
+      inner.#over = true
+      state.savepoint = before
+      finish()
+    }
+  }
+
+  /** Called by whoever opened it: from here on a forgotten `await` ends in an error instead of in somebody else's transaction. */
+  close(reason: string): void {
+    this.#over = true
+    this.#state.closed ??= reason
+  }
+
+  #send(query: pg.QueryConfig): Promise<pg.QueryResult> {
+    const mustWait = this.#state.savepoint || this.#closedReason()
+    return forgettable(mustWait ? this.#turn().then(() => send(this.#state.client, query)) : send(this.#state.client, query))
+  }
+
+  /** Waits until no savepoint of somebody else is open. */
+  async #turn(): Promise<void> {
+    for (;;) {
+      const reason = this.#closedReason()
+      if (reason) {
+        throw new KerpError('TRANSACTION_CLOSED', `a query came after the transaction was over: ${reason}`, {
+          hint: 'await every query inside the function that was given the transaction',
+        })
+      }
+      const open = this.#state.savepoint
+      if (!open || this.#isWithin(open.handle)) return
+      await open.done
+    }
+  }
+
+  #closedReason(): string | undefined {
+    if (this.#state.closed) return this.#state.closed
+    for (let handle: TxHandle | undefined = this; handle; handle = handle.#parent) if (handle.#over) return 'its function has returned'
+    return undefined
+  }
+
+  #isWithin(ancestor: TxHandle): boolean {
+    for (let handle: TxHandle | undefined = this; handle; handle = handle.#parent) if (handle === ancestor) return true
+    return false
+  }
+}
+
+/** A query that nobody awaits must not end the process by its failure; that still makes the commit fail. */
+function forgettable<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => {})
+  return promise
+}

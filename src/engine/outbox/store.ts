@@ -1,0 +1,54 @@
+import type { Envelope } from '../../kernel/envelope.ts'
+import type { Database } from '../database/database.ts'
+import { writeReceipt } from '../inbox/store.ts'
+import type { DeadLetter } from '../transport.ts'
+import { deadLetterSink } from '../worker/dead-letters.ts'
+
+export interface OutboxRow {
+  readonly id: number
+  readonly envelope: Envelope
+}
+
+/** The relay's view of the outbox; the simulator brings one of its own. */
+export interface OutboxStore {
+  /** Shards that have rows. */
+  pending(): Promise<number[]>
+  /** Rows of a shard in the order of their ids, those after `afterId`. */
+  read(shard: number, afterId: number, limit: number): Promise<OutboxRow[]>
+  /** Deletes what the broker has confirmed. */
+  confirm(shard: number, rows: readonly OutboxRow[], startedAt: number): Promise<void>
+  /** Moves what no broker will ever take to the dead letters. */
+  bury(shard: number, row: OutboxRow, letter: DeadLetter): Promise<void>
+}
+
+/** As the function kerp.emit deals them out. */
+export const shardCount = 8
+
+export function postgresOutbox(database: Database): OutboxStore {
+  const deadLetter = deadLetterSink(database)
+  return {
+    async pending() {
+      const rows = await database.sql<{ shard: number }>`
+        select shard::int from generate_series(0, ${shardCount}::int - 1) shard
+        where exists (select from kerp.outbox_events o where o.shard = shard.shard)`
+      return rows.map(({ shard }) => shard)
+    },
+    async read(shard, afterId, limit) {
+      const rows = await database.sql<{ id: bigint; envelope: string }>`
+        select id, envelope from kerp.outbox_events where shard = ${shard} and id > ${afterId} order by id limit ${limit}`
+      return rows.map(({ id, envelope }) => ({ id: Number(id), envelope: JSON.parse(envelope) as Envelope }))
+    },
+    async confirm(shard, rows, startedAt) {
+      await database.transaction(async (tx) => {
+        void writeReceipt(tx, 0, rows.map(({ envelope }) => ({ envelope, attempt: 1 })), startedAt)
+        await tx.sql`delete from kerp.outbox_events where shard = ${shard} and id = any (${rows.map(({ id }) => id)}::bigint[])`
+      })
+    },
+    async bury(shard, row, letter) {
+      await database.transaction(async (tx) => {
+        await deadLetter(letter, tx)
+        await tx.sql`delete from kerp.outbox_events where shard = ${shard} and id = ${row.id}`
+      })
+    },
+  }
+}

@@ -1,0 +1,163 @@
+import { createHash } from 'node:crypto'
+import { KerpError } from '../../kernel/errors.ts'
+import { newId } from '../../kernel/ids.ts'
+import type { Envelope } from '../../kernel/envelope.ts'
+import type { Database } from '../database/database.ts'
+import { sql } from '../database/sql.ts'
+import type { Tx } from '../database/transaction.ts'
+import type { DeadLetter, DeadLetterSink } from '../transport.ts'
+import { toRow } from '../outbox/emit.ts'
+
+/** One table for all brokers. Written before the message is acknowledged, so a second copy meets the first and changes nothing. */
+export function deadLetterSink(database: Database): DeadLetterSink {
+  return async (letter, tx) => {
+    await insert(tx ?? database, letter)
+  }
+}
+
+async function insert(on: Tx | Database, letter: DeadLetter): Promise<void> {
+  const { consumer, envelope, raw = '', reason, attempts, error } = letter
+  const chain = errorChain(error)
+  await on.sql`
+    insert into kerp.dead_letters (id, consumer, event_id, event_type, company_id, reason, error, fingerprint, attempts, envelope, first_at)
+    values (${newId()}, ${consumer}, ${envelope?.eventId ?? null}, ${envelope?.eventType ?? null}, ${envelope?.companyId ?? null}, ${reason},
+      ${JSON.stringify(chain)}, ${fingerprint(consumer, chain)}, ${attempts}, ${envelope ? JSON.stringify(envelope) : withoutNul(raw)},
+      ${envelope?.timestamp ?? null})
+    on conflict (consumer, event_id) where state = 'dead' do nothing`
+}
+
+interface ErrorLink {
+  name: string
+  code?: string
+  message: string
+  stack?: string
+}
+
+/** The error and what caused it, outermost first. */
+export function errorChain(error: Error | undefined): ErrorLink[] {
+  const chain: ErrorLink[] = []
+  for (let link: unknown = error; link instanceof Error && chain.length < 10; link = link.cause) {
+    const { name, message, stack } = link
+    const code = (link as { code?: unknown }).code
+    chain.push({ name, message: withoutNul(message), ...(typeof code === 'string' && { code }), ...(stack && { stack: withoutNul(stack) }) })
+  }
+  return chain
+}
+
+/** The same for failures that differ only in numbers and ids, so that a thousand of one kind are one line. */
+function fingerprint(consumer: string, chain: readonly ErrorLink[]): string {
+  const words = chain.map(({ name, code, message }) => `${name} ${code ?? ''} ${message.replace(/[0-9a-f]{8,}|\d+/gi, '#')}`)
+  return createHash('sha256').update([consumer, ...words].join('\n')).digest('hex').slice(0, 16)
+}
+
+/** Postgres cannot store it in text. */
+function withoutNul(text: string): string {
+  return text.replaceAll('\u0000', '\ufffd')
+}
+
+export interface DeadLetterRow {
+  id: string
+  consumer: string
+  eventId: string | null
+  eventType: string | null
+  companyId: string | null
+  reason: string
+  message: string
+  fingerprint: string
+  attempts: number
+  diedAt: Date
+  state: 'dead' | 'redriven' | 'discarded'
+  resolvedAt: Date | null
+  resolvedBy: string | null
+}
+
+const summary = sql`id, consumer, event_id as "eventId", event_type as "eventType", company_id as "companyId", reason,
+  coalesce(error -> 0 ->> 'message', '') as message, fingerprint, attempts, died_at as "diedAt", state, resolved_at as "resolvedAt", resolved_by as "resolvedBy"`
+
+export interface DeadLetterFilter {
+  consumer?: string
+  fingerprint?: string
+  state?: DeadLetterRow['state']
+  /** The last id of the page before: newest come first. */
+  cursor?: string
+  limit: number
+}
+
+export async function listDeadLetters(
+  database: Database,
+  { consumer, fingerprint, state = 'dead', cursor, limit }: DeadLetterFilter,
+): Promise<{ items: DeadLetterRow[]; nextCursor: string | null }> {
+  const rows = await database.run<DeadLetterRow>(sql`
+    select ${summary} from kerp.dead_letters
+    where state = ${state} and (${consumer ?? null}::text is null or consumer = ${consumer ?? null})
+      and (${fingerprint ?? null}::text is null or fingerprint = ${fingerprint ?? null})
+      and (${cursor ?? null}::uuid is null or id < ${cursor ?? null})
+    order by id desc limit ${limit + 1}`)
+  const items = rows.slice(0, limit)
+  return { items, nextCursor: rows.length > limit ? items.at(-1)!.id : null }
+}
+
+export interface DeadLetterDetail extends DeadLetterRow {
+  error: ErrorLink[]
+  /** As it was received: JSON of the envelope, or the bytes of what could not be read. */
+  envelope: string
+}
+
+export async function showDeadLetter(database: Database, id: string): Promise<DeadLetterDetail | undefined> {
+  const [row] = await database.run<DeadLetterDetail>(sql`select ${summary}, error, envelope from kerp.dead_letters where id = ${id}`)
+  return row
+}
+
+export interface ResolveOptions {
+  ids?: readonly string[]
+  consumer?: string
+  /** Who did it, for the record. */
+  by: string
+  limit?: number
+}
+
+/**
+ * Sends dead letters to their consumer again, and to no other. In one transaction with the note that it was done: a letter is
+ * redriven once, whoever else presses the button. Returns how many.
+ */
+export async function redriveDeadLetters(database: Database, { ids, consumer, by, limit = 1000 }: ResolveOptions): Promise<number> {
+  return database.transaction(async (tx) => {
+    const letters = await tx.sql<{ consumer: string; envelope: string }>`
+      update kerp.dead_letters set state = 'redriven', resolved_at = now(), resolved_by = ${by}
+      where id = any (array(
+        select id from kerp.dead_letters
+        where state = 'dead' and event_id is not null and (${ids ?? null}::uuid[] is null or id = any (${ids ?? null}::uuid[]))
+          and (${consumer ?? null}::text is null or consumer = ${consumer ?? null})
+        order by id limit ${limit} for update skip locked))
+      returning consumer, envelope`
+    for (const letter of letters) {
+      const envelope = JSON.parse(letter.envelope) as Envelope
+      await queueAgain(tx, letter.consumer, envelope)
+      tx.emitted(envelope.eventType)
+    }
+    return letters.length
+  })
+}
+
+/** Straight to the consumer's rows in this database: workers take those beside what comes from a broker. */
+async function queueAgain(tx: Tx, consumer: string, envelope: Envelope): Promise<void> {
+  const { event_id, key, envelope: text } = toRow(envelope)
+  const [queued] = await tx.sql`
+    insert into kerp.deliveries (consumer_id, lane, event_id, key, envelope)
+    select id, kerp.lane_of(${key}, ${event_id}::uuid), ${event_id}::uuid, ${key}, ${text} from kerp.consumers where name = ${consumer} returning id`
+  if (!queued) {
+    throw new KerpError('NOT_FOUND', `there is no consumer ${consumer} any more`, { hint: 'discard the dead letter, or start a version that has the consumer' })
+  }
+}
+
+export async function discardDeadLetters(database: Database, { ids, consumer, by, limit = 1000 }: ResolveOptions): Promise<number> {
+  const rows = await database.sql`
+    update kerp.dead_letters set state = 'discarded', resolved_at = now(), resolved_by = ${by}
+    where id = any (array(
+      select id from kerp.dead_letters
+      where state = 'dead' and (${ids ?? null}::uuid[] is null or id = any (${ids ?? null}::uuid[]))
+        and (${consumer ?? null}::text is null or consumer = ${consumer ?? null})
+      order by id limit ${limit} for update skip locked))
+    returning id`
+  return rows.length
+}

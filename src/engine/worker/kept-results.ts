@@ -1,0 +1,22 @@
+import type { Database } from '../database/database.ts'
+import type { KeptResults } from './perform.ts'
+
+export function postgresResults(database: Database, consumerId: number): KeptResults {
+  return {
+    async find(eventIds) {
+      const rows = await database.sql<{ event_id: string; result: string | null }>`
+        select event_id, result from kerp.perform_results where consumer_id = ${consumerId} and event_id = any (${eventIds}::uuid[])`
+      return new Map(rows.map(({ event_id, result }) => [event_id, result === null ? undefined : JSON.parse(result)]))
+    },
+    async keep(eventId, result) {
+      // `undefined` has no JSON: the call answered nothing.
+      const text = result === undefined ? null : JSON.stringify(result)
+      await database.sql`
+        insert into kerp.perform_results (consumer_id, event_id, result) values (${consumerId}, ${eventId}, ${text})
+        on conflict (consumer_id, event_id) do nothing`
+    },
+    async drop(tx, eventIds) {
+      await tx.sql`delete from kerp.perform_results where consumer_id = ${consumerId} and event_id = any (${eventIds}::uuid[])`
+    },
+  }
+}

@@ -1,0 +1,145 @@
+import type { Clock } from '../../kernel/clock.ts'
+import { milliseconds } from '../../kernel/duration.ts'
+import { KerpError, messageOf, toError } from '../../kernel/errors.ts'
+import { contextOf } from '../../kernel/trace.ts'
+import type { Tx } from '../database/transaction.ts'
+import type { Delivery, HandleBatch, Settlement } from '../transport.ts'
+import { toEvent } from './apply.ts'
+import { asHandler } from './exit-guard.ts'
+import { GroupFailure } from './group.ts'
+import { notNow } from './retry.ts'
+import type { Event, PerformSubscription } from './subscription.ts'
+
+/** Keeps what an outside call answered until its effect has committed. */
+export interface KeptResults {
+  find(eventIds: readonly string[]): Promise<Map<string, unknown>>
+  keep(eventId: string, result: unknown): Promise<void>
+  drop(tx: Tx, eventIds: readonly string[]): Promise<void>
+}
+
+export interface PerformParts {
+  subscription: PerformSubscription
+  clock: Clock
+  results: KeptResults
+  /** Commits finished ones exactly once: the inbox's path, whose handler is the second half. */
+  commit: (deliveries: readonly Delivery[]) => Promise<Settlement[]>
+  judge: (delivery: Delivery, error: Error) => Settlement
+  /** Where the second half finds what the first has brought. */
+  answers: Map<string, unknown>
+}
+
+/**
+ * Two halves: `perform` calls the outside, once more after a crash, always with the same idempotency key; `commit` makes the
+ * effect exactly once. Calls run side by side, those of one key in order; what is finished meanwhile commits together.
+ */
+export function performThenCommit({ subscription, clock, results, commit, judge, answers }: PerformParts): HandleBatch {
+  const { type, perform } = subscription
+  const deadlineMs = subscription.deadline === undefined ? undefined : milliseconds(subscription.deadline)
+  const commitTogether = gather(commit)
+
+  return async (batch) => {
+    const kept = await results.find(batch.map(({ envelope }) => envelope.eventId))
+    const lanes = new Map<string, Promise<Settlement>>()
+    return Promise.all(
+      batch.map((delivery) => {
+        const { key } = delivery.envelope
+        const before = key === null ? undefined : lanes.get(key)
+        const settled = before ? before.then((earlier) => (earlier.do === 'retry' ? heldBack : one(delivery, kept))) : one(delivery, kept)
+        if (key !== null) lanes.set(key, settled)
+        return settled
+      }),
+    )
+  }
+
+  async function one(delivery: Delivery, kept: ReadonlyMap<string, unknown>): Promise<Settlement> {
+    const { eventId } = delivery.envelope
+    try {
+      const event = toEvent(type, delivery)
+      const answer = kept.has(eventId) ? kept.get(eventId) : await callAndKeep(event, delivery)
+      // Nothing may be said any more about what may be with somebody else.
+      if (delivery.signal.aborted) throw toError(delivery.signal.reason)
+      answers.set(eventId, answer)
+    } catch (thrown) {
+      return judge(delivery, toError(thrown))
+    }
+    return commitTogether(delivery).finally(() => answers.delete(eventId))
+  }
+
+  async function callAndKeep(event: Event<unknown>, { signal }: Delivery): Promise<unknown> {
+    const limit = new AbortController()
+    const expired = Promise.withResolvers<never>()
+    const stop = (reason: unknown) => {
+      limit.abort(reason)
+      expired.reject(reason)
+    }
+    expired.promise.catch(() => {})
+    const cancel = deadlineMs === undefined ? () => {} : clock.after(deadlineMs, () => stop(late()))
+    const onAbort = () => stop(signal.reason)
+    signal.addEventListener('abort', onAbort, { once: true })
+    try {
+      const call = asHandler(() => perform(event, { signal: limit.signal, idempotencyKey: event.eventId }))
+      const answer = await Promise.race([call, expired.promise])
+      // The answer is there; that it could not be written down is not the event's fault.
+      await results.keep(event.eventId, answer).catch((cause: unknown) => {
+        throw notNow('1s', `the answer could not be kept: ${messageOf(cause)}`)
+      })
+      return answer
+    } finally {
+      cancel()
+      signal.removeEventListener('abort', onAbort)
+    }
+  }
+
+  function late(): KerpError {
+    return new KerpError('DEADLINE_EXCEEDED', `${subscription.name} was not done within ${deadlineMs} ms`)
+  }
+}
+
+const heldBack: Settlement = { do: 'retry', afterMs: 0, blame: 'consumer' }
+
+/** The second half as a handler of the group commit. */
+export function commitHalf(subscription: PerformSubscription, results: KeptResults, answers: ReadonlyMap<string, unknown>) {
+  return async (batch: readonly Delivery[], tx: Tx): Promise<void> => {
+    const suspects = new Map<Delivery, Error>()
+    void results.drop(tx, batch.map(({ envelope }) => envelope.eventId))
+    await Promise.all(
+      batch.map(async (delivery) => {
+        const { envelope } = delivery
+        try {
+          await asHandler(() => subscription.commit?.(answers.get(envelope.eventId), tx.in(contextOf(envelope)), toEvent(subscription.type, delivery)))
+        } catch (thrown) {
+          const error = toError(thrown)
+          if ((error as { code?: string }).code !== '25P02') suspects.set(delivery, error)
+        }
+      }),
+    )
+    if (suspects.size) throw new GroupFailure(suspects)
+  }
+}
+
+/** One batch is under way at a time; what arrives meanwhile goes with the next. */
+function gather(commit: (batch: readonly Delivery[]) => Promise<Settlement[]>): (delivery: Delivery) => Promise<Settlement> {
+  let waiting: { delivery: Delivery; resolve: (settlement: Settlement) => void; reject: (error: unknown) => void }[] = []
+  let busy = false
+
+  async function work(): Promise<void> {
+    busy = true
+    while (waiting.length) {
+      const batch = waiting
+      waiting = []
+      try {
+        const settlements = await commit(batch.map(({ delivery }) => delivery))
+        batch.forEach(({ resolve }, index) => resolve(settlements[index]!))
+      } catch (error) {
+        batch.forEach(({ reject }) => reject(error))
+      }
+    }
+    busy = false
+  }
+
+  return (delivery) =>
+    new Promise((resolve, reject) => {
+      waiting.push({ delivery, resolve, reject })
+      if (!busy) void work()
+    })
+}

@@ -1,0 +1,65 @@
+import { KerpError } from './errors.ts'
+
+/** An event on its way: the standard body (`eventId`, `eventType`, `timestamp`, `data`) and what travels beside it as headers. */
+export interface Envelope {
+  readonly eventId: string
+  readonly eventType: string
+  /** ISO 8601: when it was emitted. */
+  readonly timestamp: string
+  readonly data: unknown
+  readonly version: number
+  readonly key: string | null
+  readonly companyId: string
+  /** W3C trace context of whoever emitted it. */
+  readonly traceparent?: string
+  /** The first cause of a chain of events: an HTTP request's id, or the first event's. */
+  readonly correlationId?: string
+  /** The event whose handler emitted this one. */
+  readonly causationId?: string
+  readonly source?: string
+}
+
+export interface Message {
+  readonly body: string
+  readonly headers: Readonly<Record<string, string>>
+}
+
+const optionalHeaders = ['traceparent', 'correlationId', 'causationId', 'source'] as const
+
+export function toMessage(envelope: Envelope): Message {
+  const { eventId, eventType, timestamp, data, version, key, companyId } = envelope
+  const headers: Record<string, string> = { version: String(version), companyId }
+  if (key !== null) headers['key'] = key
+  for (const name of optionalHeaders) {
+    const value = envelope[name]
+    if (value !== undefined) headers[name] = value
+  }
+  return { body: JSON.stringify({ eventId, eventType, timestamp, data }), headers }
+}
+
+export function fromMessage({ body, headers }: Message): Envelope {
+  const parsed = parseObject(body)
+  const { eventId, eventType, timestamp } = parsed
+  if (typeof eventId !== 'string' || typeof eventType !== 'string' || typeof timestamp !== 'string' || !('data' in parsed)) {
+    throw new KerpError('MESSAGE_UNREADABLE', 'a message needs eventId, eventType, timestamp and data')
+  }
+  const version = Number(headers['version'] ?? 1)
+  if (!Number.isInteger(version) || version < 1) {
+    throw new KerpError('MESSAGE_UNREADABLE', `the header version is '${headers['version']}', not a number from 1 up`)
+  }
+  const envelope: Record<string, unknown> = {
+    eventId, eventType, timestamp, data: parsed['data'], version, key: headers['key'] ?? null, companyId: headers['companyId'] ?? 'default',
+  }
+  for (const name of optionalHeaders) if (headers[name] !== undefined) envelope[name] = headers[name]
+  return envelope as unknown as Envelope
+}
+
+function parseObject(body: string): Record<string, unknown> {
+  try {
+    const parsed: unknown = JSON.parse(body)
+    if (typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed)) return parsed as Record<string, unknown>
+  } catch (cause) {
+    throw new KerpError('MESSAGE_UNREADABLE', 'the message is not JSON', { cause })
+  }
+  throw new KerpError('MESSAGE_UNREADABLE', 'the message is not a JSON object')
+}

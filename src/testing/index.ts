@@ -1,0 +1,6 @@
+export { transportConformance } from './conformance/index.ts'
+export type { ConformanceSubject, OpenSubject } from './conformance/index.ts'
+export { settlePromises, VirtualClock } from './virtual-clock.ts'
+export type { VirtualClockOptions } from './virtual-clock.ts'
+export { waitFor } from './wait.ts'
+export type { WaitOptions } from './wait.ts'

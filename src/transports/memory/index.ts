@@ -1,0 +1,5 @@
+export { memoryBroker } from './broker.ts'
+export type { MemoryBroker, MemoryBrokerOptions } from './broker.ts'
+export type { DeliverFault, HandOut, MemoryFaults, PublishFault, SettleFault } from './faults.ts'
+export { memoryTransport } from './transport.ts'
+export type { MemoryTransport, MemoryTransportOptions } from './transport.ts'

@@ -1,0 +1,86 @@
+import { isConnectionError } from '../../engine/database/connection.ts'
+import { toError } from '../../kernel/errors.ts'
+
+/** How long a slot sleeps when it was told nothing: the backstop for a lost hint. */
+const pollMs = 1000
+const reconnectMs = 250
+
+export interface SlotsOptions {
+  /** Loops side by side, at most. */
+  slots: number
+  /** One batch: how many messages it took, and whether there is likely more. */
+  turn: (slot: number) => Promise<{ took: number; full: boolean }>
+  /** When something that waits will be due, asked when there was nothing to do. */
+  nextDueMs: () => Promise<number | null>
+  onError: (error: Error) => void
+}
+
+/**
+ * The loops that fetch. One is woken by a hint; as long as it finds full batches it wakes another, up to `slots`; a loop that
+ * finds nothing sleeps until the next hint, the next due message or the poll.
+ */
+export function startSlots({ slots, turn, nextDueMs, onError }: SlotsOptions) {
+  const running = new Map<number, Promise<void>>()
+  let timer: NodeJS.Timeout | undefined
+  let paused = false
+  let stopped = false
+  /** A hint that came while every loop was busy: one of them may just have looked and found nothing. */
+  let again = false
+
+  function wake(): void {
+    if (paused || stopped) return
+    clearTimeout(timer)
+    if (running.size > 0) again = true
+    if (running.size < slots) start()
+  }
+
+  function start(): void {
+    let slot = 0
+    while (running.has(slot)) slot++
+    const loop = run(slot).finally(() => {
+      running.delete(slot)
+      if (running.size === 0 && !stopped && !paused) void sleepUntilNext()
+    })
+    running.set(slot, loop)
+  }
+
+  async function run(slot: number): Promise<void> {
+    while (!paused && !stopped) {
+      again = false
+      try {
+        const { took, full } = await turn(slot)
+        if (full && running.size < slots) start()
+        if (took === 0 && !again) return
+      } catch (thrown) {
+        const error = toError(thrown)
+        onError(error)
+        await new Promise((resolve) => setTimeout(resolve, isConnectionError(error) ? reconnectMs : reconnectMs * 4))
+      }
+    }
+  }
+
+  async function sleepUntilNext(): Promise<void> {
+    clearTimeout(timer)
+    timer = setTimeout(wake, pollMs)
+    const dueMs = await nextDueMs().catch((thrown) => (onError(toError(thrown)), null))
+    if (dueMs === null || dueMs > pollMs || running.size > 0 || stopped) return
+    clearTimeout(timer)
+    timer = setTimeout(wake, Math.max(1, dueMs + 1))
+  }
+
+  wake()
+  return {
+    wake,
+    pause: () => void (paused = true),
+    resume() {
+      paused = false
+      wake()
+    },
+    /** Resolves when every loop has ended its batch. */
+    async stop(): Promise<void> {
+      stopped = true
+      clearTimeout(timer)
+      await Promise.all(running.values())
+    },
+  }
+}
