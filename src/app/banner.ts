@@ -4,12 +4,13 @@ import { version } from './version.ts'
 
 /** What somebody who has just started it wants to know. */
 export function banner({ address, embeddedVersion }: App, { dataDir, roles }: Config): string {
+  const where = embeddedVersion ? `${dataDir} (PostgreSQL ${embeddedVersion})` : 'in the PostgreSQL of DATABASE_URL'
   const lines = [
     '',
     `  kerp ${version} is running${address ? ` at ${address}` : ''}`,
     '',
     ...(address && roles.includes('api') ? whatToTry(address) : []),
-    `  Data           ${embeddedVersion ? `${dataDir} (PostgreSQL ${embeddedVersion})` : 'in the PostgreSQL of DATABASE_URL'}`,
+    `  Data           ${where}`,
     `  Does           ${roles.join(', ')}`,
     '  Stop           Ctrl-C',
     '',

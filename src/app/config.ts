@@ -53,7 +53,7 @@ const postgresUrl = z
   .string()
   .refine(isPostgresUrl, { error: 'must look like postgres://user:password@host:5432/database' })
 
-/** Every setting there is. Flags of the command line have the last word, then the environment, then what stands here. */
+/** Every setting there is. Flags have the last word, then the environment, then what stands here. */
 export const settings = {
   KERP_PORT: setting({ describe: 'port of the HTTP API', initial: '3000', schema: wholeNumber(1, 65535) }),
   KERP_HOST: setting({

@@ -33,15 +33,20 @@ export async function openConfigured(
 ): Promise<OpenedDatabase> {
   const embedded = config.databaseUrl === undefined ? await startEmbedded(config.dataDir, options) : undefined
   if (embedded) stack.defer(() => embedded.stop())
+  let closing = false
   const database = await patiently(options, () =>
     openDatabase({
       url: config.databaseUrl ?? embedded!.url,
       max: config.pool,
-      onError: options.onError,
+      onError: (error) => (closing ? undefined : options.onError(error)),
       ...(embedded ? { revive: () => embedded.ensure() } : {}),
     }),
   )
-  stack.defer(() => database.close())
+  stack.defer(() => {
+    // Connections that the server ends before they have said goodbye are no news any more.
+    closing = true
+    return database.close()
+  })
   return { database, embedded }
 }
 
@@ -79,7 +84,7 @@ const comesBack = new Set([
   '53300',
 ])
 
-/** What is wrong in the URL stays wrong: that is told at once. A name that cannot be looked up may be either, for a moment. */
+/** What is wrong in the URL stays wrong: that is told at once. A name that cannot be looked up now may be either. */
 function patienceFor(error: unknown, patienceMs: number): number {
   if (!isKerpError(error, 'DATABASE_UNREACHABLE')) return 0
   const { code, message = '' } = (error.cause ?? {}) as { code?: string; message?: string }

@@ -31,8 +31,8 @@ export function startDemo({ address, rate, clock, onError }: DemoOptions): { sto
       body: JSON.stringify(somebody(clock.now())),
       signal: AbortSignal.timeout(10_000),
     })
-    if (!response.ok) throw new Error(`hiring was answered with ${response.status}: ${await response.text()}`)
-    await response.arrayBuffer()
+    const answer = (await response.json()) as { code?: string }
+    if (!response.ok) throw new Error(`hiring was answered with ${response.status} ${answer.code}`)
   }
 
   function begin(): void {

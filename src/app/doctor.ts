@@ -78,12 +78,13 @@ async function checkFolder(folder: string): Promise<Finding> {
   const check = 'data folder'
   const there = await nearestFolder(folder)
   try {
+    if (!(await stat(there)).isDirectory()) throw new Error(`${there} is not a folder`)
     await access(there, constants.W_OK)
     const message = there === folder ? `${folder} can be written to` : `${folder} will be made at the first start`
     return { check, state: 'OK', message }
-  } catch {
+  } catch (error) {
     const advice = 'choose another with KERP_DATA_DIR, or give yourself the right to write there'
-    return { check, state: 'FAIL', message: `${there} cannot be written to`, advice }
+    return { check, state: 'FAIL', message: `nothing can be written there: ${messageOf(error)}`, advice }
   }
 }
 

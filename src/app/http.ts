@@ -17,6 +17,7 @@ export interface HttpParts {
   readonly clock: Clock
   readonly newId: () => string
   readonly log: Log
+  failed(where: string, error: Error): void
   readonly metrics: Metrics
   readonly readiness: Readiness
   /** Serve the business too, or only how the process is. */
@@ -27,8 +28,13 @@ export interface HttpParts {
 export const demoCompany = 'demo'
 
 export function buildServer(parts: HttpParts): FastifyInstance {
-  const { database, log, metrics, withApi } = parts
-  const server = createServer({ log, companyOf: () => demoCompany, onAnswered: metrics.answered })
+  const { database, log, metrics, failed, withApi } = parts
+  const server = createServer({
+    log,
+    companyOf: () => demoCompany,
+    onUnavailable: (error) => failed('api', error),
+    onAnswered: metrics.answered,
+  })
   serveHealth(server, parts)
   if (withApi) {
     const routes = [...modules.flatMap((module) => module.routes(parts)), ...eventRoutes(database)]

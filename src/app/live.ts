@@ -63,6 +63,8 @@ export function startLive(options: LiveOptions): { stop(): Promise<void> } {
     }
   }
   async function beat(): Promise<void> {
+    // What was before the first beat would make its number wrong.
+    take(null)
     while (!over.signal.aborted) {
       await sleep(clock, everyMs, over.signal)
       if (!over.signal.aborted) show(take(backlog))

@@ -7,7 +7,12 @@ export type Log = Logger
 
 /** JSON lines on standard error; on a terminal, lines for people. */
 export function createLog(level: Config['logLevel'], toPeople?: (text: string) => void): Log {
-  if (!toPeople) return pino({ level, base: null }, pino.destination({ fd: 2, sync: true }))
+  if (!toPeople) {
+    const destination = pino.destination({ fd: 2, sync: true })
+    // Nobody reads the log any more: that is no reason to stop working.
+    destination.on('error', () => {})
+    return pino({ level, base: null }, destination)
+  }
   const stream = { write: (line: string) => toPeople(forPeople(JSON.parse(line) as LogLine)) }
   return pino({ level, base: null }, stream)
 }
@@ -30,7 +35,8 @@ export function forPeople({ level, time, msg = '', err, ...details }: LogLine): 
     ([key, value]) => `  ${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`,
   )
   const lines = [`${clock} ${label}${msg}${rest.join('')}`]
-  if (err?.message && !msg.includes(err.message)) lines.push(`         ${err.message}`)
+  // What caused it is part of its message here, which mostly repeats what it says itself.
+  if (err?.message && !err.message.startsWith(msg) && !msg.includes(err.message)) lines.push(`         ${err.message}`)
   if (err?.hint) lines.push(`         → ${err.hint}`)
   if (err?.stack && level >= 50) lines.push(err.stack.replaceAll(/^/gm, '         '))
   return `${lines.join('\n')}\n`

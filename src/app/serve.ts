@@ -27,6 +27,7 @@ export async function serve(config: Config, { demoRate }: ServeOptions = {}): Pr
       hint: "add the role 'api', or leave out --demo",
     })
   }
+  keepOnWithoutReaders()
   const screen = process.stdout.isTTY ? createScreen(process.stdout) : undefined
   const log = createLog(config.logLevel, process.stderr.isTTY ? (text) => writeError(screen, text) : undefined)
   const signals = followSignals(log)
@@ -60,6 +61,11 @@ export async function serve(config: Config, { demoRate }: ServeOptions = {}): Pr
   if (clean !== true) log.error({ err: clean }, `not everything was stopped: ${messageOf(clean)}`)
   else log.info('stopped')
   return clean === true ? signals.exitCode() : 1
+}
+
+/** Who read along may go away (a closed terminal, a log pipe): that is no reason to stop serving. */
+function keepOnWithoutReaders(): void {
+  for (const stream of [process.stdout, process.stderr]) stream.removeAllListeners('error').on('error', () => {})
 }
 
 function writeError(screen: Screen | undefined, text: string): void {

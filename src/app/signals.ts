@@ -8,7 +8,7 @@ export interface Signals {
   exitCode(): number
 }
 
-/** Ctrl-C, a service manager, or an error nobody caught: the first asks for an orderly end, a second signal ends at once. */
+/** Ctrl-C, a service manager, or an error nobody caught: the first asks for an orderly end, a second ends at once. */
 export function followSignals(log: Log): Signals {
   const stopping = new AbortController()
   let exitCode = 0

@@ -8,12 +8,14 @@ import { startHousekeeping } from '../engine/outbox/housekeeping.ts'
 import type { EngineDepth } from '../engine/outbox/lineage.ts'
 import { outboxDepth } from '../engine/outbox/lineage.ts'
 import { startRelay } from '../engine/outbox/relay.ts'
+import { routeEvents } from '../engine/outbox/routes.ts'
 import { createMetrics } from '../engine/telemetry/metrics.ts'
 import type { Observer } from '../engine/telemetry/observer.ts'
 import { observers } from '../engine/telemetry/observer.ts'
 import type { Transport } from '../engine/transport.ts'
 import { guardAgainstExit } from '../engine/worker/exit-guard.ts'
-import { startWorker } from '../engine/worker/worker.ts'
+import type { EventSubscription } from '../engine/worker/subscription.ts'
+import { declare, startWorker } from '../engine/worker/worker.ts'
 import { systemClock } from '../kernel/clock.ts'
 import type { Clock } from '../kernel/clock.ts'
 import { newId } from '../kernel/ids.ts'
@@ -67,20 +69,16 @@ export async function start(config: Config, options: StartOptions): Promise<App>
   const { database, embedded } = opened
   await migrate(database, migrations, say)
 
-  const hints = await startHints(database, onError)
-  started.defer(() => hints.close())
-  const transport = postgresTransport({ database, hints })
-  started.defer(() => transport.close())
-
+  const broker = await connectBroker({ database, clock, onError }, started)
   const metrics = createMetrics({ readDepth: () => outboxDepth(database) })
   const readiness = createReadiness({ database, clock })
   const watching = observers([metrics.observer, loggingObserver(log, failed), ...(observer ? [observer] : [])])
-  await startRoles(config, started, { database, hints, transport, clock, observer: watching, log })
+  await startRoles(config, started, { ...broker, database, clock, observer: watching, log })
 
   let address: string | undefined
   if (listens) {
     const withApi = config.roles.includes('api')
-    const server = buildServer({ database, clock, newId, log, metrics, readiness, withApi })
+    const server = buildServer({ database, clock, newId, log, failed, metrics, readiness, withApi })
     address = await open(server, config)
     started.defer(() => step(log, 'finishing requests', () => closeServer(server, httpGraceMs)))
   }
@@ -99,10 +97,29 @@ export async function start(config: Config, options: StartOptions): Promise<App>
   }
 }
 
-interface RoleParts {
-  readonly database: Database
+interface Broker {
   readonly hints: Hints
   readonly transport: Transport
+  readonly subscriptions: readonly EventSubscription[]
+}
+
+async function connectBroker(
+  { database, clock, onError }: { database: Database; clock: Clock; onError: (error: Error) => void },
+  started: AsyncDisposableStack,
+): Promise<Broker> {
+  const hints = await startHints(database, onError)
+  started.defer(() => hints.close())
+  const transport = postgresTransport({ database, hints })
+  started.defer(() => transport.close())
+  const subscriptions = modules.flatMap((module) => module.handlers({ database, clock, newId }))
+  // Also by a process that only emits: an event finds its consumers although none of them has ever run.
+  await transport.ensure({ subscriptions: subscriptions.map(declare) })
+  await routeEvents(database, 'database')
+  return { hints, transport, subscriptions }
+}
+
+interface RoleParts extends Broker {
+  readonly database: Database
   readonly clock: Clock
   readonly observer: Observer
   readonly log: Log
@@ -113,7 +130,7 @@ async function startRoles(
   started: AsyncDisposableStack,
   parts: RoleParts,
 ): Promise<void> {
-  const { database, hints, transport, clock, observer, log } = parts
+  const { database, hints, transport, subscriptions, clock, observer, log } = parts
   if (roles.includes('relay') || roles.includes('worker')) {
     const housekeeping = startHousekeeping({ database, keepDays: historyDays, observer, clock })
     started.defer(() => housekeeping.stop())
@@ -124,7 +141,6 @@ async function startRoles(
   }
   if (roles.includes('worker')) {
     guardAgainstExit()
-    const subscriptions = modules.flatMap((module) => module.handlers({ database, clock, newId }))
     const worker = await startWorker({ database, transport, subscriptions, observer, clock })
     started.defer(() => step(log, 'finishing events', () => worker.drain(workerGraceMs)))
   }

@@ -45,6 +45,14 @@ function start(args: readonly string[], env: NodeJS.ProcessEnv = {}) {
 const kerp = (args: readonly string[], env?: NodeJS.ProcessEnv) => start(args, env).ended
 const kerpHere = (...args: string[]) => kerp(args, { DATABASE_URL: home.url })
 
+async function freePort(): Promise<string> {
+  const probe = createServer()
+  await new Promise<void>((resolve) => probe.listen(0, '127.0.0.1', resolve))
+  const { port } = probe.address() as AddressInfo
+  await new Promise((resolve) => probe.close(resolve))
+  return String(port)
+}
+
 describe('usage', () => {
   test.each([[['--help']], [['help']], [['-h']]])('%o tells all commands', async (args) => {
     const { code, stdout } = await kerp(args)
@@ -159,7 +167,8 @@ describe('with a database', () => {
   }, 60_000)
 
   test('the doctor says what is well and what is not', async () => {
-    const { code, stdout } = await kerpHere('doctor', '--json')
+    const KERP_PORT = await freePort()
+    const { code, stdout } = await kerp(['doctor', '--json'], { DATABASE_URL: home.url, KERP_PORT })
     const { ok, findings } = JSON.parse(stdout) as { ok: boolean; findings: { check: string; state: string }[] }
     expect({ code, ok }).toEqual({ code: 0, ok: true })
     expect(findings.find(({ check }) => check === 'database')).toMatchObject({
@@ -167,7 +176,7 @@ describe('with a database', () => {
       message: expect.stringContaining('PostgreSQL'),
     })
     const wrong = Object.assign(new URL(home.url), { pathname: '/not_there' }).toString()
-    const bad = await kerp(['doctor'], { DATABASE_URL: wrong })
+    const bad = await kerp(['doctor'], { DATABASE_URL: wrong, KERP_PORT })
     expect(bad).toMatchObject({ code: 1, stdout: expect.stringMatching(/FAIL +database/) })
   })
 
@@ -179,14 +188,6 @@ describe('with a database', () => {
 })
 
 describe('start', () => {
-  async function freePort(): Promise<string> {
-    const probe = createServer()
-    await new Promise<void>((resolve) => probe.listen(0, '127.0.0.1', resolve))
-    const { port } = probe.address() as AddressInfo
-    await new Promise((resolve) => probe.close(resolve))
-    return String(port)
-  }
-
   test('runs until a signal, hires in the demo, and ends with 0', async () => {
     const port = await freePort()
     const { child, got, ended } = start(['start', '--port', port, '--demo', '--rate', '50'], { DATABASE_URL: home.url })

@@ -1,3 +1,4 @@
+import { setTimeout } from 'node:timers/promises'
 import type { EventLife, Operations, RecentEvent } from '../app/operations.ts'
 import { KerpError } from '../kernel/errors.ts'
 import { command, toNumber } from './command.ts'
@@ -56,53 +57,66 @@ function lineOf({ emittedAt, eventType, eventId, companyId, data }: RecentEvent)
 const pageSize = 500
 /** Hints may be lost; then it is a moment later. */
 const lookEveryMs = 1_000
-/** Ids are made before the commit: an event may appear that is older than one already shown, by as long as its transaction took. */
+/** Under load there is a hint every millisecond, and nobody reads that fast. */
+const restMs = 200
+/** Ids are made before the commit, so an event may appear below those already shown: so many are looked at again. */
 const overlap = 2_000
+
+type Read = (after: string) => Promise<RecentEvent[]>
 
 async function follow(
   operations: Operations,
-  { seen, type }: { seen: readonly string[]; type?: string },
+  { seen, ...type }: { seen: readonly string[]; type?: string },
   show: (events: readonly RecentEvent[]) => void,
 ): Promise<void> {
-  const shown = new Set(seen)
-  let start = seen[0] ?? '00000000-0000-0000-0000-000000000000'
-  let wake = () => {}
-  let over = false
-  const end = () => {
-    over = true
-    wake()
-  }
+  const over = new AbortController()
+  const end = () => over.abort()
   process.once('SIGINT', end).once('SIGTERM', end)
-  const unlisten = await operations.onEvents(() => wake())
-  while (!over) {
-    let after = start
-    for (;;) {
-      const page = await operations.recentEvents({ after, limit: pageSize, ...(type === undefined ? {} : { type }) })
-      show(page.filter(({ eventId }) => !shown.has(eventId)))
-      for (const { eventId } of page) shown.add(eventId)
-      after = page.at(-1)?.eventId ?? after
-      if (page.length < pageSize || over) break
-    }
-    // The oldest of those remembered is where the next look begins.
-    for (const id of shown) {
-      if (shown.size <= overlap) break
-      shown.delete(id)
-      start = id
-    }
-    if (!over) await new Promise<void>((resolve) => ((wake = resolve), setTimeout(resolve, lookEveryMs)))
+  let hinted = Promise.withResolvers<void>()
+  const unlisten = await operations.onEvents(() => hinted.resolve())
+  const look = lookForNew((after) => operations.recentEvents({ after, limit: pageSize, ...type }), seen)
+  while (!over.signal.aborted) {
+    hinted = Promise.withResolvers()
+    for await (const events of look()) show(events)
+    await wait(restMs, over.signal)
+    await Promise.race([hinted.promise, wait(lookEveryMs, over.signal)])
   }
   await unlisten()
 }
 
+/** Each call reads everything that is new, however many pages that takes. */
+function lookForNew(read: Read, seen: readonly string[]): () => AsyncGenerator<RecentEvent[]> {
+  let shown = new Set(seen)
+  let start = seen[0] ?? '00000000-0000-0000-0000-000000000000'
+
+  return async function* () {
+    let after = start
+    let page: RecentEvent[]
+    do {
+      page = await read(after)
+      yield page.filter(({ eventId }) => !shown.has(eventId))
+      for (const { eventId } of page) shown.add(eventId)
+      after = page.at(-1)?.eventId ?? after
+    } while (page.length === pageSize)
+    if (shown.size <= overlap) return
+    const ids = [...shown].sort()
+    start = ids.at(-overlap - 1)!
+    shown = new Set(ids.slice(-overlap))
+  }
+}
+
+async function wait(ms: number, signal: AbortSignal): Promise<void> {
+  await setTimeout(ms, undefined, { signal }).catch(() => {})
+}
+
 function printLife(life: EventLife): void {
+  const { relayed } = life
   print(`${life.eventType}  ${life.eventId}`)
   print(`  company    ${life.companyId}`)
   print(`  key        ${life.key ?? '–'}`)
   print(`  version    ${life.version}`)
   print(`  emitted    ${life.emittedAt}`)
-  print(
-    `  relayed    ${life.relayed ? `${life.relayed.at} (after ${ms(life.relayed.afterMs)})` : 'not yet: it waits in the outbox'}`,
-  )
+  print(`  relayed    ${relayed ? `${relayed.at} (after ${ms(relayed.afterMs)})` : 'not yet: it waits in the outbox'}`)
   if (life.traceparent) print(`  trace      ${life.traceparent}`)
   if (life.correlationId) print(`  request    ${life.correlationId}`)
   if (life.causationId) print(`  caused by  ${life.causationId}`)

@@ -9,7 +9,9 @@ export function milliseconds(duration: Duration): number {
   if (typeof duration === 'number') return duration
   const [, amount, unit] = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/.exec(duration) ?? []
   if (amount === undefined || unit === undefined) {
-    throw new KerpError('CONFIG_INVALID', `'${duration}' is not a duration`, { hint: "write it as '250ms', '30s', '5m', '2h' or '7d'" })
+    throw new KerpError('CONFIG_INVALID', `'${duration}' is not a duration`, {
+      hint: "write it as '250ms', '30s', '5m', '2h' or '7d'",
+    })
   }
   return Number(amount) * unitMs[unit as keyof typeof unitMs]
 }

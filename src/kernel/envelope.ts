@@ -40,7 +40,12 @@ export function toMessage(envelope: Envelope): Message {
 export function fromMessage({ body, headers }: Message): Envelope {
   const parsed = parseObject(body)
   const { eventId, eventType, timestamp } = parsed
-  if (typeof eventId !== 'string' || typeof eventType !== 'string' || typeof timestamp !== 'string' || !('data' in parsed)) {
+  if (
+    typeof eventId !== 'string' ||
+    typeof eventType !== 'string' ||
+    typeof timestamp !== 'string' ||
+    !('data' in parsed)
+  ) {
     throw new KerpError('MESSAGE_UNREADABLE', 'a message needs eventId, eventType, timestamp and data')
   }
   const version = Number(headers['version'] ?? 1)
@@ -48,7 +53,13 @@ export function fromMessage({ body, headers }: Message): Envelope {
     throw new KerpError('MESSAGE_UNREADABLE', `the header version is '${headers['version']}', not a number from 1 up`)
   }
   const envelope: Record<string, unknown> = {
-    eventId, eventType, timestamp, data: parsed['data'], version, key: headers['key'] ?? null, companyId: headers['companyId'] ?? 'default',
+    eventId,
+    eventType,
+    timestamp,
+    data: parsed['data'],
+    version,
+    key: headers['key'] ?? null,
+    companyId: headers['companyId'] ?? 'default',
   }
   for (const name of optionalHeaders) if (headers[name] !== undefined) envelope[name] = headers[name]
   return envelope as unknown as Envelope
@@ -57,7 +68,8 @@ export function fromMessage({ body, headers }: Message): Envelope {
 function parseObject(body: string): Record<string, unknown> {
   try {
     const parsed: unknown = JSON.parse(body)
-    if (typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed)) return parsed as Record<string, unknown>
+    if (typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed))
+      return parsed as Record<string, unknown>
   } catch (cause) {
     throw new KerpError('MESSAGE_UNREADABLE', 'the message is not JSON', { cause })
   }

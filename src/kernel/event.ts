@@ -26,7 +26,10 @@ export interface EventDeclaration<Schema extends z.ZodType> {
 
 const namePattern = /^[a-z][a-z0-9-]*(\.[a-z][a-z0-9-]*)+$/
 
-export function defineEvent<Schema extends z.ZodType>(name: string, declaration: EventDeclaration<Schema>): EventType<Schema> {
+export function defineEvent<Schema extends z.ZodType>(
+  name: string,
+  declaration: EventDeclaration<Schema>,
+): EventType<Schema> {
   const { data: schema, version = 1, key, upcast = {} } = declaration
   if (!namePattern.test(name)) {
     throw new KerpError('CONFIG_INVALID', `'${name}' is not a name for an event`, {
@@ -44,7 +47,11 @@ export function defineEvent<Schema extends z.ZodType>(name: string, declaration:
     let data = wire
     for (let step = from; step < version; step++) {
       const toNext = upcast[step]
-      if (!toNext) throw new KerpError('EVENT_INVALID', `${name} version ${from} cannot be brought to version ${version}: upcast ${step} is missing`)
+      if (!toNext)
+        throw new KerpError(
+          'EVENT_INVALID',
+          `${name} version ${from} cannot be brought to version ${version}: upcast ${step} is missing`,
+        )
       data = toNext(data as never)
     }
     const result = schema.safeParse(data)

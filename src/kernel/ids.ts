@@ -34,9 +34,26 @@ export function createIds(clock: Clock, random: RandomSource): () => string {
     const high = Math.floor(lastMs / 0x10000)
     const low = lastMs % 0x10000
     return (
-      h(high >>> 24) + h(high >>> 16) + h(high >>> 8) + h(high) + '-' + h(low >>> 8) + h(low) + '-' +
-      h(0x70 | (count >>> 8)) + h(count) + '-' + h(0x80 | (pool[at]! & 0x3f)) + h(pool[at + 1]!) + '-' +
-      h(pool[at + 2]!) + h(pool[at + 3]!) + h(pool[at + 4]!) + h(pool[at + 5]!) + h(pool[at + 6]!) + h(pool[at + 7]!)
+      h(high >>> 24) +
+      h(high >>> 16) +
+      h(high >>> 8) +
+      h(high) +
+      '-' +
+      h(low >>> 8) +
+      h(low) +
+      '-' +
+      h(0x70 | (count >>> 8)) +
+      h(count) +
+      '-' +
+      h(0x80 | (pool[at]! & 0x3f)) +
+      h(pool[at + 1]!) +
+      '-' +
+      h(pool[at + 2]!) +
+      h(pool[at + 3]!) +
+      h(pool[at + 4]!) +
+      h(pool[at + 5]!) +
+      h(pool[at + 6]!) +
+      h(pool[at + 7]!)
     )
   }
 }

@@ -9,7 +9,8 @@ export const wonSchema = () =>
   })
 
 /** The id of something, a UUID; the name of the thing is for the reader and for the contract documents. */
-export const idSchema = (of: string) => z.uuid().meta({ description: `id of ${/^[AEIOU]/.test(of) ? 'an' : 'a'} ${of}` })
+export const idSchema = (of: string) =>
+  z.uuid().meta({ description: `id of ${/^[AEIOU]/.test(of) ? 'an' : 'a'} ${of}` })
 
 /** Text a person typed: trimmed, not empty, and without the NUL that Postgres cannot store. */
 export const textSchema = (maxLength: number) =>

@@ -37,7 +37,10 @@ const corked = new WeakSet<object>()
  * Sends one statement. What is sent within one turn of the event loop leaves in one packet: `pg` would write every statement
  * by itself, and a batch of small statements would spend its time in the kernel.
  */
-export function send(client: pg.ClientBase, statement: pg.QueryConfig & { rowMode?: 'array' }): Promise<pg.QueryResult<any>> {
+export function send(
+  client: pg.ClientBase,
+  statement: pg.QueryConfig & { rowMode?: 'array' },
+): Promise<pg.QueryResult<any>> {
   const { stream } = (client as Client).connection
   if (!corked.has(stream)) {
     corked.add(stream)
@@ -54,8 +57,26 @@ export function toQuery(statement: Statement): pg.QueryConfig {
   return { text: statement.text, values: statement.values as unknown[], name: statement.name }
 }
 
-const unreachable = new Set(['ECONNREFUSED', 'ECONNRESET', 'ENOTFOUND', 'ETIMEDOUT', 'EHOSTUNREACH', 'EPIPE', 'EAI_AGAIN', 'ENOENT', '57P01', '57P02', '57P03', '53300', '08006', '08003', '08001', '25P03'])
-const lostWords = /Connection terminated|Client has encountered a connection error|Client was closed|timeout expired|not queryable/
+const unreachable = new Set([
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'ENOTFOUND',
+  'ETIMEDOUT',
+  'EHOSTUNREACH',
+  'EPIPE',
+  'EAI_AGAIN',
+  'ENOENT',
+  '57P01',
+  '57P02',
+  '57P03',
+  '53300',
+  '08006',
+  '08003',
+  '08001',
+  '25P03',
+])
+const lostWords =
+  /Connection terminated|Client has encountered a connection error|Client was closed|timeout expired|not queryable/
 
 /** True for failures that say nothing about the statement: the server is away, restarting or full. */
 export function isConnectionError(error: unknown): boolean {
@@ -70,11 +91,15 @@ export function explainConnectFailure(cause: unknown, url: string): KerpError {
   const { code, message } = cause as { code?: string; message: string }
   const where = safeUrl(url)
   const hint =
-    code === '28P01' || code === '28000' ? 'check the user and password in DATABASE_URL'
-    : code === '3D000' ? 'create the database first, or correct its name in DATABASE_URL'
-    : code === '53300' ? 'the server has no connection left: raise its max_connections or lower KERP_POOL'
-    : code === 'ENOTFOUND' || code === 'EAI_AGAIN' ? 'check the host name in DATABASE_URL'
-    : 'check that PostgreSQL runs there and that DATABASE_URL is right; without DATABASE_URL the embedded PostgreSQL is used'
+    code === '28P01' || code === '28000'
+      ? 'check the user and password in DATABASE_URL'
+      : code === '3D000'
+        ? 'create the database first, or correct its name in DATABASE_URL'
+        : code === '53300'
+          ? 'the server has no connection left: raise its max_connections or lower KERP_POOL'
+          : code === 'ENOTFOUND' || code === 'EAI_AGAIN'
+            ? 'check the host name in DATABASE_URL'
+            : 'check that PostgreSQL runs there and that DATABASE_URL is right; without DATABASE_URL the embedded PostgreSQL is used'
   return new KerpError('DATABASE_UNREACHABLE', `cannot connect to ${where}: ${message || code}`, { cause, hint })
 }
 

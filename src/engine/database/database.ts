@@ -78,11 +78,19 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
 
   async function explain(error: unknown): Promise<unknown> {
     if (pool.ended || isKerpError(error)) return error
-    if (error instanceof Error && /timeout exceeded when trying to connect/.test(error.message) && pool.totalCount >= max) {
-      return new KerpError('POOL_EXHAUSTED', `no database connection became free within ${acquireTimeoutMs} ms; all ${max} are in use`, {
-        cause: error,
-        hint: 'raise KERP_POOL, or look for handlers that hold a transaction for long',
-      })
+    if (
+      error instanceof Error &&
+      /timeout exceeded when trying to connect/.test(error.message) &&
+      pool.totalCount >= max
+    ) {
+      return new KerpError(
+        'POOL_EXHAUSTED',
+        `no database connection became free within ${acquireTimeoutMs} ms; all ${max} are in use`,
+        {
+          cause: error,
+          hint: 'raise KERP_POOL, or look for handlers that hold a transaction for long',
+        },
+      )
     }
     await options.revive?.().catch(onError)
     return explainConnectFailure(error, url)
@@ -132,9 +140,13 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
       tx.close('it has been committed')
       const { command } = await send(client, { text: 'commit' })
       if (command === 'ROLLBACK') {
-        throw new KerpError('TRANSACTION_CLOSED', 'nothing was committed: a statement had failed and its error was swallowed', {
-          hint: 'let errors of queries through, or put the part that may fail into tx.transaction()',
-        })
+        throw new KerpError(
+          'TRANSACTION_CLOSED',
+          'nothing was committed: a statement had failed and its error was swallowed',
+          {
+            hint: 'let errors of queries through, or put the part that may fail into tx.transaction()',
+          },
+        )
       }
       if (state.emittedTypes.size) for (const listener of listeners) listener(state.emittedTypes)
       return result
@@ -210,7 +222,9 @@ async function refuseOldServer(database: Database): Promise<void> {
   const [row] = await database.sql<{ number: number; version: string }>`
     select current_setting('server_version_num')::int as number, current_setting('server_version') as version`
   if (row && row.number < oldestVersion) {
-    throw new KerpError('DATABASE_TOO_OLD', `PostgreSQL ${row.version} is too old`, { hint: 'PostgreSQL 15 or newer is needed' })
+    throw new KerpError('DATABASE_TOO_OLD', `PostgreSQL ${row.version} is too old`, {
+      hint: 'PostgreSQL 15 or newer is needed',
+    })
   }
 }
 

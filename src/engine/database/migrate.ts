@@ -59,7 +59,11 @@ async function runOne(tx: Tx, { module, name, text, checksum }: Migration): Prom
     await tx.query(text)
     await tx.sql`insert into kerp.migrations (module, name, checksum) values (${module}, ${name}, ${checksum})`
   } catch (cause) {
-    throw new KerpError('MIGRATION_FAILED', `migration ${module}/${name} failed, nothing of it was kept: ${messageOf(cause)}`, { cause })
+    throw new KerpError(
+      'MIGRATION_FAILED',
+      `migration ${module}/${name} failed, nothing of it was kept: ${messageOf(cause)}`,
+      { cause },
+    )
   }
 }
 

@@ -27,6 +27,12 @@ export function sql(strings: TemplateStringsArray, ...values: unknown[]): Statem
   return make(entry.text, values, entry.name)
 }
 
+/** A number as part of the text, where the planner has to know it: it does not look into values when it plans for all of them. */
+export function literal(number: number): Statement {
+  const text = String(Math.trunc(number))
+  return make(text, [], text)
+}
+
 function compose(strings: TemplateStringsArray, values: unknown[]): Statement {
   const all: unknown[] = []
   let text = strings[0]!

@@ -109,7 +109,9 @@ export class TxHandle implements Tx {
 
   #send(query: pg.QueryConfig): Promise<pg.QueryResult> {
     const mustWait = this.#state.savepoint || this.#closedReason()
-    return forgettable(mustWait ? this.#turn().then(() => send(this.#state.client, query)) : send(this.#state.client, query))
+    return forgettable(
+      mustWait ? this.#turn().then(() => send(this.#state.client, query)) : send(this.#state.client, query),
+    )
   }
 
   /** Waits until no savepoint of somebody else is open. */
@@ -129,7 +131,8 @@ export class TxHandle implements Tx {
 
   #closedReason(): string | undefined {
     if (this.#state.closed) return this.#state.closed
-    for (let handle: TxHandle | undefined = this; handle; handle = handle.#parent) if (handle.#over) return 'its function has returned'
+    for (let handle: TxHandle | undefined = this; handle; handle = handle.#parent)
+      if (handle.#over) return 'its function has returned'
     return undefined
   }
 

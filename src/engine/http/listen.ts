@@ -1,6 +1,11 @@
-import { createServer } from 'node:net'
+import { createServer, Server } from 'node:net'
+import { setTimeout } from 'node:timers/promises'
+import { promisify } from 'node:util'
 import type { FastifyInstance } from 'fastify'
 import { KerpError, messageOf } from '../../kernel/errors.ts'
+
+/** Long enough for a busy client's next request. */
+const farewellMs = 250
 
 export interface Address {
   readonly host: string
@@ -45,10 +50,22 @@ export async function checkPort({ host, port }: Address): Promise<void> {
   })
 }
 
-/** Takes no new connection, lets requests under way finish, and cuts off what is left after the grace time. */
+/**
+ * Takes no new connections, lets requests under way finish, and cuts off what is left after the grace time. Who is
+ * connected is told with the next answer to go elsewhere: closing a connection that is idle by a hair would cost its
+ * next request.
+ */
 export async function closeServer(server: FastifyInstance, graceMs: number): Promise<void> {
-  const timer = setTimeout(() => server.server.closeAllConnections(), graceMs)
+  const timer = globalThis.setTimeout(() => server.server.closeAllConnections(), graceMs)
   try {
+    const { server: listener } = server
+    const connections = await promisify(listener.getConnections).call(listener)
+    if (listener.listening && connections > 0) {
+      server.goElsewhere()
+      // Not that of http, which closes the idle ones too.
+      Server.prototype.close.call(listener)
+      await setTimeout(farewellMs)
+    }
     await server.close()
   } finally {
     clearTimeout(timer)

@@ -72,8 +72,8 @@ function describeResponses(route: Route) {
 }
 
 /**
- * What travels, in both directions: the input side of a codec. Where text is turned into something else on arrival (a number
- * in a query), `meta({ wire })` says what the caller should see.
+ * What travels, in both directions: the input side of a codec. Where text is turned into something else on arrival (a
+ * number in a query), `meta({ wire })` says what the caller should see.
  */
 function toSchema(schema: z.ZodType): Record<string, unknown> {
   const { $schema: _, ...rest } = z.toJSONSchema(schema, {
@@ -81,6 +81,8 @@ function toSchema(schema: z.ZodType): Record<string, unknown> {
     unrepresentable: 'any',
     override({ jsonSchema }) {
       const { wire, description } = jsonSchema as { wire?: object; description?: string }
+      // The format says it in a word.
+      if (jsonSchema.format !== undefined) delete jsonSchema.pattern
       if (wire === undefined) return
       for (const key of Object.keys(jsonSchema)) delete (jsonSchema as Record<string, unknown>)[key]
       Object.assign(jsonSchema, wire, description === undefined ? {} : { description })

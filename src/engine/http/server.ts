@@ -20,6 +20,8 @@ export interface ServerOptions {
   log: HttpLog
   /** Whose data the request may see and change. */
   companyOf(request: FastifyRequest): string
+  /** Hears why a request could not be served now; there may be thousands for one reason, too many for a line each. */
+  onUnavailable?(error: Error): void
   /** Hears of every request that was answered. */
   onAnswered?(answered: { method: string; route: string; status: number; tookMs: number }): void
 }
@@ -32,7 +34,7 @@ const requestTimeoutMs = 30_000
 const keepAliveTimeoutMs = 72_000
 
 /** An HTTP server without routes; every failure of any kind is answered by problem details. */
-export function createServer({ log, companyOf, onAnswered }: ServerOptions): FastifyInstance {
+export function createServer({ log, companyOf, onUnavailable, onAnswered }: ServerOptions): FastifyInstance {
   const server = Fastify({
     bodyLimit: maxBodyBytes,
     requestTimeout: requestTimeoutMs,
@@ -47,10 +49,15 @@ export function createServer({ log, companyOf, onAnswered }: ServerOptions): Fas
   const paths = createPathBook()
   server.addHook('onRoute', ({ method, url }) => paths.add(url, [method].flat()))
   server.decorate('companyOf', companyOf)
+  let closing = false
+  server.decorate('goElsewhere', () => void (closing = true))
   server.removeAllContentTypeParsers()
   server.addContentTypeParser(/^application\/([\w.-]+\+)?json/, { parseAs: 'buffer' }, readJson)
 
-  server.addHook('onRequest', async (request, reply) => void reply.header('x-request-id', request.id))
+  server.addHook('onRequest', async (request, reply) => {
+    reply.header('x-request-id', request.id)
+    if (closing) reply.header('connection', 'close')
+  })
   server.addHook('onResponse', async (request, reply) => {
     const route = request.routeOptions.url ?? 'unknown'
     const answered = { method: request.method, route, status: reply.statusCode, tookMs: reply.elapsedTime }
@@ -70,11 +77,13 @@ export function createServer({ log, companyOf, onAnswered }: ServerOptions): Fas
   }
 
   function fail(thrown: unknown, request: FastifyRequest, reply: FastifyReply): void {
-    const error = toProblemError(thrown)
-    if (error.status >= 500) {
-      const told = error.cause ?? thrown
-      log.error({ requestId: request.id, path: pathOf(request), err: told }, `request failed: ${messageOf(told)}`)
-    }
+    // Nobody is left to answer, and it is no failure of ours.
+    const hungUp = request.raw.readableAborted
+    const error = hungUp ? new ProblemError(400, 'REQUEST_INVALID', 'the client hung up') : toProblemError(thrown)
+    const told = toError(error.cause ?? thrown)
+    const details = { requestId: request.id, path: pathOf(request), err: told }
+    if (error.status === 500) log.error(details, `request failed: ${messageOf(told)}`)
+    else if (error.status === 503) onUnavailable?.(told)
     // Closing while the client still sends would reset the connection before it has read why.
     if (error.status === 413) reply.removeHeader('connection')
     const problem = toProblem(error, { path: pathOf(request), id: request.id })
@@ -130,5 +139,7 @@ function one(header: string | string[] | undefined): string | undefined {
 declare module 'fastify' {
   interface FastifyInstance {
     companyOf(request: FastifyRequest): string
+    /** From now on, every answer is the last one on its connection. */
+    goElsewhere(): void
   }
 }

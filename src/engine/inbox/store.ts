@@ -8,7 +8,7 @@ export interface Inbox {
   /** Records these as done by the consumer, in the effect's own transaction; returns those that were not before. */
   remember(tx: Tx, eventIds: readonly string[]): Promise<Set<string>>
   /** Notes when a batch was done. */
-  receipt(tx: Tx, batch: readonly Delivery[], startedAt: number): Promise<void>
+  receipt(tx: Tx, batch: readonly Delivery[], startedAt: number): Promise<unknown>
 }
 
 export function postgresInbox(consumerId: number): Inbox {
@@ -26,12 +26,12 @@ export function postgresInbox(consumerId: number): Inbox {
 }
 
 /** One row for a whole batch; `hop` is the consumer's number, 0 the relay's. */
-export async function writeReceipt(
+export function writeReceipt(
   tx: Tx | Database,
   hop: number,
   batch: readonly Pick<Delivery, 'envelope' | 'attempt'>[],
   startedAt: number,
-): Promise<void> {
+): Promise<unknown> {
   let first = Infinity
   let last = 0
   for (const { envelope } of batch) {
@@ -41,7 +41,7 @@ export async function writeReceipt(
   }
   const ids = `{${batch.map(({ envelope }) => envelope.eventId).join()}}`
   const attempts = batch.some(({ attempt }) => attempt > 1) ? `{${batch.map(({ attempt }) => attempt).join()}}` : null
-  await tx.sql`
+  return tx.sql`
     insert into kerp.receipts (hop, started_at, span, event_ids, attempts)
     values (${hop}, to_timestamp(${startedAt / 1000}::float8), int8range(${first}::bigint, ${last}::bigint, '[]'), ${ids}::uuid[], ${attempts}::smallint[])`
 }
@@ -58,6 +58,9 @@ export async function consumerIds(database: Database | Tx, names: readonly strin
     insert into kerp.consumers (name)
     select n.name from unnest(${names}::text[]) as n (name) where not exists (select from kerp.consumers c where c.name = n.name) order by name
     on conflict do nothing`
-  const rows = await database.sql<{ id: number; name: string }>`select id, name from kerp.consumers where name = any (${names}::text[])`
+  const rows = await database.sql<{
+    id: number
+    name: string
+  }>`select id, name from kerp.consumers where name = any (${names}::text[])`
   return new Map(rows.map(({ id, name }) => [name, id]))
 }

@@ -128,9 +128,9 @@ create table kerp.processes (
   started_at timestamptz not null default now()
 );
 
-create function kerp.lane_of(key text, event_id uuid) returns smallint
-language sql immutable parallel safe as
-$$ select (hashtext(coalesce(key, event_id::text)) & 15)::smallint $$;
+-- Events of one key share one of 16 lanes, which one transaction at a time takes from; those without a key are in the 17th.
+create function kerp.lane_of(key text) returns smallint language sql immutable parallel safe as
+$$ select coalesce(hashtext(key) & 15, 16)::smallint $$;
 
 -- The moment a UUIDv7 was made.
 create function kerp.time_of(id uuid) returns timestamptz language sql immutable parallel safe as $$
@@ -152,12 +152,12 @@ begin
     select event_id, event_type, company_id, key, envelope from emitted
   ), direct as (
     insert into kerp.deliveries (consumer_id, lane, event_id, key, envelope)
-    select s.consumer_id, kerp.lane_of(e.key, e.event_id), e.event_id, e.key, e.envelope
+    select s.consumer_id, kerp.lane_of(e.key), e.event_id, e.key, e.envelope
     from emitted e join kerp.subscriptions s using (event_type)
     where e.direct order by e.place
   )
   insert into kerp.outbox_events (shard, event_id, key, envelope)
-  select kerp.lane_of(key, event_id) & 7, event_id, key, envelope from emitted where not direct order by place;
+  select hashtext(coalesce(key, event_id::text)) & 7, event_id, key, envelope from emitted where not direct order by place;
 end $$;
 
 -- The id that sorts before every UUIDv7 of that day and after.

@@ -77,9 +77,13 @@ export function toRow(envelope: Envelope): EmitRow {
   const text = JSON.stringify(envelope)
   // A character is at most three bytes of UTF-8 here, so most events need no counting.
   if (text.length > maxEventBytes / 3 && Buffer.byteLength(text) > maxEventBytes) {
-    throw new KerpError('EVENT_TOO_LARGE', `${envelope.eventType} is ${Buffer.byteLength(text)} bytes, at most ${maxEventBytes} can be sent`, {
-      hint: 'keep the large part in a table or a file store and send its id',
-    })
+    throw new KerpError(
+      'EVENT_TOO_LARGE',
+      `${envelope.eventType} is ${Buffer.byteLength(text)} bytes, at most ${maxEventBytes} can be sent`,
+      {
+        hint: 'keep the large part in a table or a file store and send its id',
+      },
+    )
   }
   const { eventId, eventType, companyId, key } = envelope
   return { event_id: eventId, event_type: eventType, company_id: companyId, key, envelope: text }

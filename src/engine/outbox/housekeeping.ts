@@ -18,7 +18,12 @@ const everyMs = 3600 * 1000
 const daysAhead = 7
 
 /** Makes the partitions of the coming days and drops those that are too old. Any number of processes may do it. */
-export function startHousekeeping({ database, keepDays, observer = silentObserver, clock = systemClock }: HousekeepingOptions) {
+export function startHousekeeping({
+  database,
+  keepDays,
+  observer = silentObserver,
+  clock = systemClock,
+}: HousekeepingOptions) {
   const stopping = new AbortController()
   const done = (async () => {
     while (!stopping.signal.aborted) {

@@ -47,7 +47,8 @@ interface EventRow {
 /** Everything that is known about one event, read from what the machinery keeps anyway. */
 export async function lifeOfEvent(database: Database, eventId: string): Promise<EventLife | undefined> {
   if (!isUuid(eventId)) return undefined
-  const [row] = await database.sql<EventRow>`select event_id, emitted_at, envelope from kerp.events where event_id = ${eventId}`
+  const [row] =
+    await database.sql<EventRow>`select event_id, emitted_at, envelope from kerp.events where event_id = ${eventId}`
   if (!row) return undefined
   const envelope = JSON.parse(row.envelope) as Envelope
   const [receipts, pending, dead, outbox, subscribed, caused] = await Promise.all([
@@ -60,8 +61,17 @@ export async function lifeOfEvent(database: Database, eventId: string): Promise<
   ])
   const emittedAt = row.emitted_at.toISOString()
   const relayReceipt = receipts.find(({ consumer }) => consumer === null)
-  const relayed = relayReceipt ? { at: relayReceipt.doneAt, afterMs: between(emittedAt, relayReceipt.doneAt) } : outbox ? null : { at: emittedAt, afterMs: 0 }
-  const names = new Set([...subscribed, ...pending.keys(), ...dead.keys(), ...receipts.flatMap(({ consumer }) => consumer ?? [])])
+  const relayed = relayReceipt
+    ? { at: relayReceipt.doneAt, afterMs: between(emittedAt, relayReceipt.doneAt) }
+    : outbox
+      ? null
+      : { at: emittedAt, afterMs: 0 }
+  const names = new Set([
+    ...subscribed,
+    ...pending.keys(),
+    ...dead.keys(),
+    ...receipts.flatMap(({ consumer }) => consumer ?? []),
+  ])
   const consumers = [...names].sort().map((name) => {
     const receipt = receipts.find(({ consumer }) => consumer === name)
     if (receipt) return doneLife(name, receipt, emittedAt, relayed?.at ?? emittedAt)
@@ -69,15 +79,34 @@ export async function lifeOfEvent(database: Database, eventId: string): Promise<
   })
   const { eventType, companyId, key, version, data } = envelope
   return {
-    eventId, eventType, companyId, key, version, data,
-    traceparent: envelope.traceparent ?? null, correlationId: envelope.correlationId ?? null, causationId: envelope.causationId ?? null,
-    emittedAt, relayed, consumers, caused,
+    eventId,
+    eventType,
+    companyId,
+    key,
+    version,
+    data,
+    traceparent: envelope.traceparent ?? null,
+    correlationId: envelope.correlationId ?? null,
+    causationId: envelope.causationId ?? null,
+    emittedAt,
+    relayed,
+    consumers,
+    caused,
   }
 }
 
 function blank(consumer: string): ConsumerLife {
   return {
-    consumer, state: 'ready', attempts: 0, startedAt: null, doneAt: null, waitedMs: null, tookMs: null, afterMs: null, nextAttemptAt: null, lastError: null,
+    consumer,
+    state: 'ready',
+    attempts: 0,
+    startedAt: null,
+    doneAt: null,
+    waitedMs: null,
+    tookMs: null,
+    afterMs: null,
+    nextAttemptAt: null,
+    lastError: null,
   }
 }
 
@@ -93,10 +122,21 @@ interface Receipt {
   attempts: number
 }
 
-function doneLife(consumer: string, { startedAt, doneAt, attempts }: Receipt, emittedAt: string, relayedAt: string): ConsumerLife {
+function doneLife(
+  consumer: string,
+  { startedAt, doneAt, attempts }: Receipt,
+  emittedAt: string,
+  relayedAt: string,
+): ConsumerLife {
   return {
-    ...blank(consumer), state: 'done', attempts, startedAt, doneAt,
-    waitedMs: between(relayedAt, startedAt), tookMs: between(startedAt, doneAt), afterMs: between(emittedAt, doneAt),
+    ...blank(consumer),
+    state: 'done',
+    attempts,
+    startedAt,
+    doneAt,
+    waitedMs: between(relayedAt, startedAt),
+    tookMs: between(startedAt, doneAt),
+    afterMs: between(emittedAt, doneAt),
   }
 }
 
@@ -106,29 +146,50 @@ async function readReceipts(database: Database, eventId: string): Promise<Receip
     from kerp.receipts r left join kerp.consumers c on c.id = r.hop
     where r.span @> ${spanTime(eventId)}::bigint and ${eventId}::uuid = any (r.event_ids) order by r.done_at`
   return rows.map(({ consumer, started_at, done_at, attempts }) => ({
-    consumer, startedAt: started_at.toISOString(), doneAt: done_at.toISOString(), attempts,
+    consumer,
+    startedAt: started_at.toISOString(),
+    doneAt: done_at.toISOString(),
+    attempts,
   }))
 }
 
 async function readPending(database: Database, { eventId, key }: Envelope): Promise<Map<string, ConsumerLife>> {
   // In two halves, one for each of the partial indexes.
-  const rows = await database.sql<{ consumer: string; attempt: number; due_at: Date | null; state: ConsumerState; last_error: string | null }>`
+  const rows = await database.sql<{
+    consumer: string
+    attempt: number
+    due_at: Date | null
+    state: ConsumerState
+    last_error: string | null
+  }>`
     select c.name as consumer, d.attempt, d.due_at, d.last_error,
            case when d.due_at is null or d.due_at <= now() then 'ready' when d.leased then 'running' else 'waiting' end as state
     from kerp.consumers c cross join lateral (
-      select * from kerp.deliveries where consumer_id = c.id and lane = kerp.lane_of(${key}, ${eventId}::uuid) and due_at is null and event_id = ${eventId}
+      select * from kerp.deliveries where consumer_id = c.id and lane = kerp.lane_of(${key}) and due_at is null and event_id = ${eventId}
       union all
-      select * from kerp.deliveries where consumer_id = c.id and lane = kerp.lane_of(${key}, ${eventId}::uuid) and due_at is not null and event_id = ${eventId}
+      select * from kerp.deliveries where consumer_id = c.id and lane = kerp.lane_of(${key}) and due_at is not null and event_id = ${eventId}
     ) d`
   const lives = rows.map(({ consumer, attempt, due_at, state, last_error }): [string, ConsumerLife] => [
     consumer,
-    { ...blank(consumer), state, attempts: attempt, nextAttemptAt: state === 'waiting' ? due_at!.toISOString() : null, lastError: last_error },
+    {
+      ...blank(consumer),
+      state,
+      attempts: attempt,
+      nextAttemptAt: state === 'waiting' ? due_at!.toISOString() : null,
+      lastError: last_error,
+    },
   ])
   return new Map(lives)
 }
 
 async function readDead(database: Database, eventId: string): Promise<Map<string, ConsumerLife>> {
-  const rows = await database.sql<{ consumer: string; state: ConsumerState; attempts: number; died_at: Date; message: string | null }>`
+  const rows = await database.sql<{
+    consumer: string
+    state: ConsumerState
+    attempts: number
+    died_at: Date
+    message: string | null
+  }>`
     select consumer, state, attempts, died_at, error -> 0 ->> 'message' as message from kerp.dead_letters where event_id = ${eventId} order by id`
   return new Map(
     rows.map(({ consumer, state, attempts, died_at, message }) => [
@@ -140,7 +201,7 @@ async function readDead(database: Database, eventId: string): Promise<Map<string
 
 async function readOutbox(database: Database, { eventId, key }: Envelope): Promise<boolean> {
   const rows = await database.sql`
-    select from kerp.outbox_events where shard = (kerp.lane_of(${key}, ${eventId}::uuid) & 7) and event_id = ${eventId}`
+    select from kerp.outbox_events where shard = (hashtext(coalesce(${key}::text, ${eventId}::uuid::text)) & 7) and event_id = ${eventId}`
   return rows.length > 0
 }
 
@@ -151,7 +212,10 @@ async function readSubscribed(database: Database, eventType: string): Promise<st
 }
 
 /** Handlers run within moments, so only the ids after this one's, of the same hour, are looked at. */
-async function readCaused(database: Database, { eventId, timestamp }: Envelope): Promise<{ eventId: string; eventType: string }[]> {
+async function readCaused(
+  database: Database,
+  { eventId, timestamp }: Envelope,
+): Promise<{ eventId: string; eventType: string }[]> {
   const rows = await database.sql<{ event_id: string; event_type: string }>`
     select event_id, event_type from kerp.events
     where event_id > ${eventId} and emitted_at between ${timestamp}::timestamptz - interval '1 minute' and ${timestamp}::timestamptz + interval '1 hour'

@@ -25,7 +25,12 @@ export interface Relay {
   stop(): Promise<void>
 }
 
-export function startRelay({ database, observer = silentObserver, clock = systemClock, ...options }: RelayOptions): Relay {
+export function startRelay({
+  database,
+  observer = silentObserver,
+  clock = systemClock,
+  ...options
+}: RelayOptions): Relay {
   return runRelay({
     ...options,
     observer,
@@ -154,14 +159,21 @@ export function runRelay({ outbox, leadership, transport, hints, observer, clock
           else later.push(row)
           if (key !== null) keys.add(key)
         }
-        const results = await transport.publish(wave.map(({ envelope }) => envelope), lost)
+        const results = await transport.publish(
+          wave.map(({ envelope }) => envelope),
+          lost,
+        )
         await settle(wave, results, startedAt)
         rest = later.filter((row) => !isBlocked(row))
       }
       if (rest.length) low = 0
     }
 
-    async function settle(wave: readonly OutboxRow[], results: readonly PublishResult[], startedAt: number): Promise<void> {
+    async function settle(
+      wave: readonly OutboxRow[],
+      results: readonly PublishResult[],
+      startedAt: number,
+    ): Promise<void> {
       const accepted: OutboxRow[] = []
       for (const [index, row] of wave.entries()) {
         const result = results[index]!
@@ -181,7 +193,13 @@ export function runRelay({ outbox, leadership, transport, hints, observer, clock
 
     async function bury(row: OutboxRow, error: Error): Promise<void> {
       observer.relayFailed(1, error)
-      await outbox.bury(shard, row, { consumer: 'relay', envelope: row.envelope, reason: 'unpublishable', error, attempts: 1 })
+      await outbox.bury(shard, row, {
+        consumer: 'relay',
+        envelope: row.envelope,
+        reason: 'unpublishable',
+        error,
+        attempts: 1,
+      })
     }
 
     function block({ envelope }: OutboxRow, error: Error): void {

@@ -40,7 +40,12 @@ export function postgresOutbox(database: Database): OutboxStore {
     },
     async confirm(shard, rows, startedAt) {
       await database.transaction(async (tx) => {
-        void writeReceipt(tx, 0, rows.map(({ envelope }) => ({ envelope, attempt: 1 })), startedAt)
+        void writeReceipt(
+          tx,
+          0,
+          rows.map(({ envelope }) => ({ envelope, attempt: 1 })),
+          startedAt,
+        )
         await tx.sql`delete from kerp.outbox_events where shard = ${shard} and id = any (${rows.map(({ id }) => id)}::bigint[])`
       })
     },

@@ -17,7 +17,7 @@ const lagBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 const sizeBuckets = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
 const httpBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 
-/** Counters count what this process does; the gauges of the backlog are read from the database when they are asked for. */
+/** Counters count what this process does; the gauges of the backlog are read from the database at each scrape. */
 export function createMetrics({ readDepth }: { readDepth: () => Promise<EngineDepth> }): Metrics {
   const registry = new Registry()
   collectDefaultMetrics({ register: registry })

@@ -58,7 +58,8 @@ export function applyBatch(
 
     function blame(delivery: Delivery, thrown: unknown): false {
       const error = toError(thrown)
-      const isVictim = (error as { code?: string }).code === transactionAborted || isKerpError(error, 'TRANSACTION_CLOSED')
+      const isVictim =
+        (error as { code?: string }).code === transactionAborted || isKerpError(error, 'TRANSACTION_CLOSED')
       if (!isVictim) suspects.set(delivery, error)
       return false
     }
@@ -70,9 +71,12 @@ export function applyBatch(
       cancel()
       if (first !== 'expired') return
       for (const delivery of running) {
-        suspects.set(delivery, new KerpError('DEADLINE_EXCEEDED', `${subscription.name} was not done within ${deadlineMs} ms`, {
-          hint: 'what waits for the outside world belongs into `perform`',
-        }))
+        suspects.set(
+          delivery,
+          new KerpError('DEADLINE_EXCEEDED', `${subscription.name} was not done within ${deadlineMs} ms`, {
+            hint: 'what waits for the outside world belongs into `perform`',
+          }),
+        )
       }
       throw new GroupFailure(suspects, true)
     }

@@ -39,15 +39,25 @@ export function errorChain(error: Error | undefined): ErrorLink[] {
   for (let link: unknown = error; link instanceof Error && chain.length < 10; link = link.cause) {
     const { name, message, stack } = link
     const code = (link as { code?: unknown }).code
-    chain.push({ name, message: withoutNul(message), ...(typeof code === 'string' && { code }), ...(stack && { stack: withoutNul(stack) }) })
+    chain.push({
+      name,
+      message: withoutNul(message),
+      ...(typeof code === 'string' && { code }),
+      ...(stack && { stack: withoutNul(stack) }),
+    })
   }
   return chain
 }
 
 /** The same for failures that differ only in numbers and ids, so that a thousand of one kind are one line. */
 function fingerprint(consumer: string, chain: readonly ErrorLink[]): string {
-  const words = chain.map(({ name, code, message }) => `${name} ${code ?? ''} ${message.replace(/[0-9a-f]{8,}|\d+/gi, '#')}`)
-  return createHash('sha256').update([consumer, ...words].join('\n')).digest('hex').slice(0, 16)
+  const words = chain.map(
+    ({ name, code, message }) => `${name} ${code ?? ''} ${message.replace(/[0-9a-f]{8,}|\d+/gi, '#')}`,
+  )
+  return createHash('sha256')
+    .update([consumer, ...words].join('\n'))
+    .digest('hex')
+    .slice(0, 16)
 }
 
 /** Postgres cannot store it in text. */
@@ -104,7 +114,9 @@ export interface DeadLetterDetail extends DeadLetterRow {
 }
 
 export async function showDeadLetter(database: Database, id: string): Promise<DeadLetterDetail | undefined> {
-  const [row] = await database.run<DeadLetterDetail>(sql`select ${summary}, error, envelope from kerp.dead_letters where id = ${id}`)
+  const [row] = await database.run<DeadLetterDetail>(
+    sql`select ${summary}, error, envelope from kerp.dead_letters where id = ${id}`,
+  )
   return row
 }
 
@@ -120,7 +132,10 @@ export interface ResolveOptions {
  * Sends dead letters to their consumer again, and to no other. In one transaction with the note that it was done: a letter is
  * redriven once, whoever else presses the button. Returns how many.
  */
-export async function redriveDeadLetters(database: Database, { ids, consumer, by, limit = 1000 }: ResolveOptions): Promise<number> {
+export async function redriveDeadLetters(
+  database: Database,
+  { ids, consumer, by, limit = 1000 }: ResolveOptions,
+): Promise<number> {
   return database.transaction(async (tx) => {
     const letters = await tx.sql<{ consumer: string; envelope: string }>`
       update kerp.dead_letters set state = 'redriven', resolved_at = now(), resolved_by = ${by}
@@ -144,13 +159,18 @@ async function queueAgain(tx: Tx, consumer: string, envelope: Envelope): Promise
   const { event_id, key, envelope: text } = toRow(envelope)
   const [queued] = await tx.sql`
     insert into kerp.deliveries (consumer_id, lane, event_id, key, envelope)
-    select id, kerp.lane_of(${key}, ${event_id}::uuid), ${event_id}::uuid, ${key}, ${text} from kerp.consumers where name = ${consumer} returning id`
+    select id, kerp.lane_of(${key}), ${event_id}::uuid, ${key}, ${text} from kerp.consumers where name = ${consumer} returning id`
   if (!queued) {
-    throw new KerpError('NOT_FOUND', `there is no consumer ${consumer} any more`, { hint: 'discard the dead letter, or start a version that has the consumer' })
+    throw new KerpError('NOT_FOUND', `there is no consumer ${consumer} any more`, {
+      hint: 'discard the dead letter, or start a version that has the consumer',
+    })
   }
 }
 
-export async function discardDeadLetters(database: Database, { ids, consumer, by, limit = 1000 }: ResolveOptions): Promise<number> {
+export async function discardDeadLetters(
+  database: Database,
+  { ids, consumer, by, limit = 1000 }: ResolveOptions,
+): Promise<number> {
   const rows = await database.sql`
     update kerp.dead_letters set state = 'discarded', resolved_at = now(), resolved_by = ${by}
     where id = any (array(

@@ -14,7 +14,9 @@ export function guardAgainstExit(): void {
   const exit = process.exit.bind(process)
   process.exit = ((code?: number) => {
     if (!insideHandler.getStore()) return exit(code)
-    throw new KerpError('HANDLER_EXITED', `a handler called process.exit(${code ?? ''})`, { hint: 'throw permanent(…) to give up on an event' })
+    throw new KerpError('HANDLER_EXITED', `a handler called process.exit(${code ?? ''})`, {
+      hint: 'throw permanent(…) to give up on an event',
+    })
   }) as typeof process.exit
 }
 

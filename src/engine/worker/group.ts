@@ -24,15 +24,17 @@ export interface GroupOptions {
   judge: (delivery: Delivery, error: Error) => Settlement
   /** Called as soon as it is known, so that a failing one is out of everyone's way. */
   settle: (delivery: Delivery, settlement: Settlement) => Promise<void> | void
+  /** After such a failure there is no going on here: it is thrown on, and blames nobody. A lost connection is always one. */
+  fatal?: (failure: unknown) => boolean
 }
 
 /**
  * Carries a batch out together; when that fails, finds out who is to blame. Those whose handlers failed, and what shares a key with
  * them, run one by one; all others once more together. Where nobody is known (the commit itself failed), halves are tried. So a
- * poison message costs its neighbours a moment and nothing else. A lost connection blames nobody and is thrown on.
+ * poison message costs its neighbours a moment and nothing else.
  */
 export async function settleGroup(options: GroupOptions, firstFailure?: unknown): Promise<void> {
-  const { batch, attempt, judge, settle } = options
+  const { batch, attempt, judge, settle, fatal = () => false } = options
   /** Keys with an event that has to be tried again: their later events must wait for it. */
   const heldBack = new Set<string>()
 
@@ -42,7 +44,8 @@ export async function settleGroup(options: GroupOptions, firstFailure?: unknown)
   async function run(part: readonly Delivery[]): Promise<void> {
     const free = heldBack.size === 0 ? part : part.filter((delivery) => !held(delivery))
     if (free.length < part.length) {
-      for (const delivery of part) if (held(delivery)) await settle(delivery, { do: 'retry', afterMs: 0, blame: 'consumer' })
+      for (const delivery of part)
+        if (held(delivery)) await settle(delivery, { do: 'retry', afterMs: 0, blame: 'consumer' })
     }
     if (free.length === 0) return
     try {
@@ -54,11 +57,13 @@ export async function settleGroup(options: GroupOptions, firstFailure?: unknown)
   }
 
   async function divide(part: readonly Delivery[], failure: unknown): Promise<void> {
-    if (isConnectionError(failure)) throw failure
+    if (isConnectionError(failure) || fatal(failure)) throw failure
     const suspects = failure instanceof GroupFailure ? failure.suspects : new Map<Delivery, Error>()
     if (part.length === 1) return fail(part[0]!, suspects.get(part[0]!) ?? toError(failure))
     const keys = new Set([...suspects.keys()].map(({ envelope }) => envelope.key).filter((key) => key !== null))
-    const calm = part.filter((delivery) => !suspects.has(delivery) && !(delivery.envelope.key !== null && keys.has(delivery.envelope.key)))
+    const calm = part.filter(
+      (delivery) => !suspects.has(delivery) && !(delivery.envelope.key !== null && keys.has(delivery.envelope.key)),
+    )
     if (calm.length === part.length) {
       const half = part.length >> 1
       await run(part.slice(0, half))

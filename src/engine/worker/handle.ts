@@ -31,12 +31,18 @@ export function handleWithInbox({ database, inbox, now, apply, judge, done }: Ha
   return async (batch) => {
     const settlements = new Map<Delivery, Settlement>()
     try {
-      await settleGroup({ batch, attempt, judge, settle: (delivery, settlement) => void settlements.set(delivery, settlement) })
+      await settleGroup({
+        batch,
+        attempt,
+        judge,
+        settle: (delivery, settlement) => void settlements.set(delivery, settlement),
+      })
     } catch (thrown) {
       const error = toError(thrown)
       if (!isConnectionError(error)) throw error
       for (const delivery of batch) {
-        if (!settlements.has(delivery)) settlements.set(delivery, { do: 'retry', afterMs: databaseAwayMs, blame: 'consumer', error })
+        if (!settlements.has(delivery))
+          settlements.set(delivery, { do: 'retry', afterMs: databaseAwayMs, blame: 'consumer', error })
       }
     }
     return batch.map((delivery) => settlements.get(delivery)!)
@@ -46,7 +52,10 @@ export function handleWithInbox({ database, inbox, now, apply, judge, done }: Ha
     const startedAt = now()
     const fresh = await database.transaction(
       async (tx) => {
-        const isNew = await inbox.remember(tx, part.map(({ envelope }) => envelope.eventId))
+        const isNew = await inbox.remember(
+          tx,
+          part.map(({ envelope }) => envelope.eventId),
+        )
         // Of two copies in one batch the first is the one.
         const first = part.filter(({ envelope }) => isNew.delete(envelope.eventId))
         if (first.length === 0) return first

@@ -15,8 +15,8 @@ export function postgresResults(database: Database, consumerId: number): KeptRes
         insert into kerp.perform_results (consumer_id, event_id, result) values (${consumerId}, ${eventId}, ${text})
         on conflict (consumer_id, event_id) do nothing`
     },
-    async drop(tx, eventIds) {
-      await tx.sql`delete from kerp.perform_results where consumer_id = ${consumerId} and event_id = any (${eventIds}::uuid[])`
+    drop(tx, eventIds) {
+      return tx.sql`delete from kerp.perform_results where consumer_id = ${consumerId} and event_id = any (${eventIds}::uuid[])`
     },
   }
 }

@@ -14,7 +14,7 @@ import type { Event, PerformSubscription } from './subscription.ts'
 export interface KeptResults {
   find(eventIds: readonly string[]): Promise<Map<string, unknown>>
   keep(eventId: string, result: unknown): Promise<void>
-  drop(tx: Tx, eventIds: readonly string[]): Promise<void>
+  drop(tx: Tx, eventIds: readonly string[]): Promise<unknown>
 }
 
 export interface PerformParts {
@@ -44,7 +44,9 @@ export function performThenCommit({ subscription, clock, results, commit, judge,
       batch.map((delivery) => {
         const { key } = delivery.envelope
         const before = key === null ? undefined : lanes.get(key)
-        const settled = before ? before.then((earlier) => (earlier.do === 'retry' ? heldBack : one(delivery, kept))) : one(delivery, kept)
+        const settled = before
+          ? before.then((earlier) => (earlier.do === 'retry' ? heldBack : one(delivery, kept)))
+          : one(delivery, kept)
         if (key !== null) lanes.set(key, settled)
         return settled
       }),
@@ -98,15 +100,28 @@ export function performThenCommit({ subscription, clock, results, commit, judge,
 const heldBack: Settlement = { do: 'retry', afterMs: 0, blame: 'consumer' }
 
 /** The second half as a handler of the group commit. */
-export function commitHalf(subscription: PerformSubscription, results: KeptResults, answers: ReadonlyMap<string, unknown>) {
+export function commitHalf(
+  subscription: PerformSubscription,
+  results: KeptResults,
+  answers: ReadonlyMap<string, unknown>,
+) {
   return async (batch: readonly Delivery[], tx: Tx): Promise<void> => {
     const suspects = new Map<Delivery, Error>()
-    void results.drop(tx, batch.map(({ envelope }) => envelope.eventId))
+    void results.drop(
+      tx,
+      batch.map(({ envelope }) => envelope.eventId),
+    )
     await Promise.all(
       batch.map(async (delivery) => {
         const { envelope } = delivery
         try {
-          await asHandler(() => subscription.commit?.(answers.get(envelope.eventId), tx.in(contextOf(envelope)), toEvent(subscription.type, delivery)))
+          await asHandler(() =>
+            subscription.commit?.(
+              answers.get(envelope.eventId),
+              tx.in(contextOf(envelope)),
+              toEvent(subscription.type, delivery),
+            ),
+          )
         } catch (thrown) {
           const error = toError(thrown)
           if ((error as { code?: string }).code !== '25P02') suspects.set(delivery, error)
@@ -118,8 +133,11 @@ export function commitHalf(subscription: PerformSubscription, results: KeptResul
 }
 
 /** One batch is under way at a time; what arrives meanwhile goes with the next. */
-function gather(commit: (batch: readonly Delivery[]) => Promise<Settlement[]>): (delivery: Delivery) => Promise<Settlement> {
-  let waiting: { delivery: Delivery; resolve: (settlement: Settlement) => void; reject: (error: unknown) => void }[] = []
+function gather(
+  commit: (batch: readonly Delivery[]) => Promise<Settlement[]>,
+): (delivery: Delivery) => Promise<Settlement> {
+  let waiting: { delivery: Delivery; resolve: (settlement: Settlement) => void; reject: (error: unknown) => void }[] =
+    []
   let busy = false
 
   async function work(): Promise<void> {

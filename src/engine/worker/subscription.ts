@@ -57,7 +57,10 @@ export type PerformSubscription = Declared & { readonly kind: 'perform' } & Perf
 export type EventSubscription = HandleSubscription | PerformSubscription
 
 export function on<Type extends EventType<any>>(type: Type, options: HandleOptions<DataOf<Type>>): HandleSubscription
-export function on<Type extends EventType<any>, Result>(type: Type, options: PerformOptions<DataOf<Type>, Result>): PerformSubscription
+export function on<Type extends EventType<any>, Result>(
+  type: Type,
+  options: PerformOptions<DataOf<Type>, Result>,
+): PerformSubscription
 export function on(type: EventType<any>, options: HandleOptions<any> | PerformOptions<any, any>): EventSubscription {
   if (!/^[a-z0-9][a-z0-9._-]*$/.test(options.name)) {
     throw new KerpError('SUBSCRIPTION_INVALID', `'${options.name}' is not a name for a consumer`, {

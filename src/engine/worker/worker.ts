@@ -6,7 +6,15 @@ import { isConnectionError } from '../database/connection.ts'
 import { consumerIds, postgresInbox } from '../inbox/store.ts'
 import type { Observer } from '../telemetry/observer.ts'
 import { silentObserver } from '../telemetry/observer.ts'
-import type { Consumer, ConsumeOptions, Delivery, HandleBatch, Settlement, Subscription, Transport } from '../transport.ts'
+import type {
+  Consumer,
+  ConsumeOptions,
+  Delivery,
+  HandleBatch,
+  Settlement,
+  Subscription,
+  Transport,
+} from '../transport.ts'
 import { applyBatch } from './apply.ts'
 import { deadLetterSink } from './dead-letters.ts'
 import { handleWithInbox } from './handle.ts'
@@ -31,7 +39,14 @@ export interface Worker {
   drain(graceMs?: number): Promise<void>
 }
 
-const defaults = { batch: 1000, handleInFlight: 4000, performInFlight: 50, parallel: 2, lease: '30s', graceMs: 10_000 } as const
+const defaults = {
+  batch: 1000,
+  handleInFlight: 4000,
+  performInFlight: 50,
+  parallel: 2,
+  lease: '30s',
+  graceMs: 10_000,
+} as const
 
 /** Declares the subscriptions at the transport and starts working on them. */
 export async function startWorker(options: WorkerOptions): Promise<Worker> {
@@ -40,8 +55,13 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   const topology = { subscriptions: subscriptions.map(declare) }
   const { drift } = await transport.ensure(topology)
   for (const line of drift) observer.failed('topology', new KerpError('TOPOLOGY_DRIFT', line))
-  const numbers = await consumerIds(options.database, subscriptions.map(({ name }) => name))
-  const consumers = subscriptions.map((subscription) => startConsumer(subscription, numbers.get(subscription.name)!, { ...options, observer }))
+  const numbers = await consumerIds(
+    options.database,
+    subscriptions.map(({ name }) => name),
+  )
+  const consumers = subscriptions.map((subscription) =>
+    startConsumer(subscription, numbers.get(subscription.name)!, { ...options, observer }),
+  )
 
   return {
     pause: () => consumers.forEach((consumer) => consumer.pause()),
@@ -49,7 +69,8 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     get inFlight() {
       return consumers.reduce((sum, consumer) => sum + consumer.inFlight, 0)
     },
-    drain: async (graceMs = defaults.graceMs) => void (await Promise.all(consumers.map((consumer) => consumer.drain(graceMs)))),
+    drain: async (graceMs = defaults.graceMs) =>
+      void (await Promise.all(consumers.map((consumer) => consumer.drain(graceMs)))),
   }
 }
 
@@ -60,7 +81,10 @@ export function declare({ name, type }: EventSubscription): Subscription {
 function refuseTwins(subscriptions: readonly EventSubscription[]): void {
   const seen = new Set<string>()
   for (const { name } of subscriptions) {
-    if (seen.has(name)) throw new KerpError('SUBSCRIPTION_INVALID', `two consumers are named ${name}`, { hint: 'each needs a name of its own' })
+    if (seen.has(name))
+      throw new KerpError('SUBSCRIPTION_INVALID', `two consumers are named ${name}`, {
+        hint: 'each needs a name of its own',
+      })
     seen.add(name)
   }
 }
@@ -70,8 +94,12 @@ type Parts = Required<Pick<WorkerOptions, 'database' | 'transport' | 'observer'>
 function startConsumer(subscription: EventSubscription, consumerId: number, parts: Parts): Consumer {
   const { database, transport, observer } = parts
   const options: ConsumeOptions = {
-    inFlight: subscription.inFlight ?? (subscription.kind === 'handle' ? defaults.handleInFlight : defaults.performInFlight),
-    batch: Math.min(transport.capabilities.maxBatch, (subscription.kind === 'handle' && subscription.batch) || defaults.batch),
+    inFlight:
+      subscription.inFlight ?? (subscription.kind === 'handle' ? defaults.handleInFlight : defaults.performInFlight),
+    batch: Math.min(
+      transport.capabilities.maxBatch,
+      (subscription.kind === 'handle' && subscription.batch) || defaults.batch,
+    ),
     lease: (subscription.kind === 'perform' && subscription.lease) || defaults.lease,
     parallel: (subscription.kind === 'handle' && subscription.parallel) || defaults.parallel,
     deadLetter: deadLetterSink(database),
@@ -81,9 +109,16 @@ function startConsumer(subscription: EventSubscription, consumerId: number, part
   const done = doneFor(subscription.name, observer)
   if (subscription.kind === 'handle' && transport.consumeInside) {
     const apply = applyBatch(subscription, parts.clock ?? systemClock)
-    return transport.consumeInside(declare(subscription), { apply, judge: verdict, done: (batch, startedAt) => done(batch, 0, startedAt) }, options)
+    return transport.consumeInside(
+      declare(subscription),
+      { apply, judge: verdict, done: (batch, startedAt) => done(batch, 0, startedAt) },
+      options,
+    )
   }
-  const handle = subscription.kind === 'handle' ? handling(subscription, consumerId, parts, verdict) : performing(subscription, consumerId, parts, verdict)
+  const handle =
+    subscription.kind === 'handle'
+      ? handling(subscription, consumerId, parts, verdict)
+      : performing(subscription, consumerId, parts, verdict)
   return transport.consume(declare(subscription), handle, options)
 }
 
@@ -101,7 +136,12 @@ function handling(subscription: HandleSubscription, consumerId: number, parts: P
   })
 }
 
-function performing(subscription: PerformSubscription, consumerId: number, parts: Parts, verdict: Verdict): HandleBatch {
+function performing(
+  subscription: PerformSubscription,
+  consumerId: number,
+  parts: Parts,
+  verdict: Verdict,
+): HandleBatch {
   const { database, observer, clock = systemClock } = parts
   const results = postgresResults(database, consumerId)
   const answers = new Map<string, unknown>()
@@ -119,7 +159,10 @@ function performing(subscription: PerformSubscription, consumerId: number, parts
 /** The database being away is nobody's fault: it costs no attempt, and nothing is given up because of it. */
 const databaseAway: Settlement = { do: 'retry', afterMs: 1000, blame: 'consumer' }
 
-function judgeFor({ name, kind, attempts = defaultAttempts, retry = defaultRetry }: EventSubscription, observer: Observer): Verdict {
+function judgeFor(
+  { name, kind, attempts = defaultAttempts, retry = defaultRetry }: EventSubscription,
+  observer: Observer,
+): Verdict {
   return (delivery, error) => {
     // What `perform` meets may be the connection to somebody else.
     const away = kind === 'handle' && isConnectionError(error)
@@ -130,7 +173,10 @@ function judgeFor({ name, kind, attempts = defaultAttempts, retry = defaultRetry
   }
 }
 
-function doneFor(name: string, observer: Observer): (fresh: readonly Delivery[], duplicates: number, startedAt: number) => void {
+function doneFor(
+  name: string,
+  observer: Observer,
+): (fresh: readonly Delivery[], duplicates: number, startedAt: number) => void {
   return (fresh, duplicates, startedAt) => {
     const [oldest] = fresh
     if (duplicates) observer.handled(name, 'duplicate', duplicates)

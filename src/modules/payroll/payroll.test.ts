@@ -3,6 +3,7 @@ import type { Database } from '../../engine/database/database.ts'
 import { migrate } from '../../engine/database/migrate.ts'
 import { createServer, serve } from '../../engine/http/server.ts'
 import { startHints } from '../../engine/outbox/hints.ts'
+import { routeEvents } from '../../engine/outbox/routes.ts'
 import { silentObserver } from '../../engine/telemetry/observer.ts'
 import { startWorker } from '../../engine/worker/worker.ts'
 import { systemClock } from '../../kernel/clock.ts'
@@ -48,6 +49,7 @@ test('everybody who is hired gets one account, although nothing but the delivery
   cleanup.defer(() => hints.close())
   const transport = postgresTransport({ database, hints })
   const subscriptions = payroll.handlers({ clock: systemClock, newId })
+  await routeEvents(database, 'database')
   // Two workers that compete for every event.
   for (let i = 0; i < 2; i++) {
     const worker = await startWorker({ database, transport, subscriptions, observer })

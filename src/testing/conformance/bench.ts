@@ -1,4 +1,5 @@
 import type { Consumer, Depth, Subscription, Transport } from '../../engine/transport.ts'
+import { sleep, systemClock } from '../../kernel/clock.ts'
 import type { Envelope } from '../../kernel/envelope.ts'
 import { waitFor } from '../wait.ts'
 import type { CollectOptions, Collector, Handler, Way } from './helpers.ts'
@@ -10,7 +11,7 @@ export interface Bench {
   readonly way: Way
   readonly transport: Transport
   readonly leaseMs: number
-  /** A second process's connection. */
+  /** A second process's connection, which like every process has declared what is subscribed to by then. */
   another(): Promise<Transport>
   restartBroker(): Promise<void>
   /** Cuts it off, and returns how to let it through again, where that is possible. */
@@ -22,6 +23,7 @@ export interface Bench {
   publish(subscription: Subscription, count: number, more?: Partial<Envelope>): Promise<Envelope[]>
   publishAll(envelopes: readonly Envelope[]): Promise<void>
   depth(subscription: Subscription): Promise<Depth>
+  gate(): Gate
   /** Waits until everything of the subscription has been acknowledged or buried. */
   waitUntilEmpty(subscription: Subscription): Promise<void>
 }
@@ -31,18 +33,30 @@ export interface BenchOptions extends CollectOptions {
   lease?: number
 }
 
+/** Something a handler waits for until the test says go, or is over. */
+export interface Gate {
+  readonly opened: Promise<void>
+  open(): void
+}
+
+/** A drain that hangs is a finding, but not while clearing away after a test that has failed for another reason. */
+const clearMs = 5000
+
 export interface OpenBench extends Bench {
   clear(): Promise<void>
 }
 
 export function openBench(subject: OpenSubject, way: Way, leaseMs: number): OpenBench {
   const { transport } = subject
+  const subscriptions: Subscription[] = []
   const consumers: Consumer[] = []
   const transports: Transport[] = []
+  const gates: Gate[] = []
 
   async function another(): Promise<Transport> {
     const second = await need(subject.another, 'another')()
     transports.push(second)
+    await second.ensure({ subscriptions })
     return second
   }
 
@@ -53,6 +67,7 @@ export function openBench(subject: OpenSubject, way: Way, leaseMs: number): Open
   async function subscribe(events: readonly string[] = [freshName('happened')]): Promise<Subscription> {
     const subscription = { name: freshName('consumer'), events }
     await transport.ensure({ subscriptions: [subscription] })
+    subscriptions.push(subscription)
     return subscription
   }
 
@@ -82,9 +97,16 @@ export function openBench(subject: OpenSubject, way: Way, leaseMs: number): Open
     })
   }
 
+  function gate(): Gate {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    gates.push({ opened: promise, open: resolve })
+    return gates.at(-1)!
+  }
+
   async function clear(): Promise<void> {
-    await Promise.allSettled(consumers.map((consumer) => consumer.drain(0)))
-    await Promise.allSettled(transports.map((each) => each.close()))
+    for (const each of gates) each.open()
+    await within(clearMs, Promise.allSettled(consumers.map((consumer) => consumer.drain(0))))
+    await within(clearMs, Promise.allSettled(transports.map((each) => each.close())))
   }
 
   return {
@@ -99,9 +121,16 @@ export function openBench(subject: OpenSubject, way: Way, leaseMs: number): Open
     publish,
     publishAll,
     depth: (subscription) => transport.depth(subscription),
+    gate,
     waitUntilEmpty,
     clear,
   }
+}
+
+async function within(ms: number, promise: Promise<unknown>): Promise<void> {
+  const enough = new AbortController()
+  await Promise.race([promise, sleep(systemClock, ms, enough.signal)])
+  enough.abort()
 }
 
 function need<Hook>(hook: Hook | undefined, name: string): Hook {

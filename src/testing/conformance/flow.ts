@@ -1,7 +1,7 @@
 import { expect } from 'vitest'
 import { waitFor } from '../wait.ts'
 import type { Bench } from './bench.ts'
-import { ack, gate, idsOf, total, work } from './helpers.ts'
+import { ack, idsOf, total, work } from './helpers.ts'
 
 export async function inFlightLimit(bench: Bench): Promise<void> {
   const subscription = await bench.subscribe()
@@ -24,7 +24,7 @@ export async function inFlightLimit(bench: Bench): Promise<void> {
 
 export async function pauseStopsIntake(bench: Bench): Promise<void> {
   const subscription = await bench.subscribe()
-  const finish = gate()
+  const finish = bench.gate()
   const consumer = bench.consume(subscription, () => finish.opened.then(() => ack), { inFlight: 1, parallel: 1 })
   const sent = await bench.publish(subscription, 1)
   await consumer.waitFor(1)
@@ -54,7 +54,7 @@ async function otherTrafficGoesBy(bench: Bench): Promise<void> {
 
 export async function drainReturnsUnstarted(bench: Bench): Promise<void> {
   const subscription = await bench.subscribe()
-  const finish = gate()
+  const finish = bench.gate()
   // A lease far longer than the test may take: nothing comes back by itself.
   const lease = 60_000
   const leaving = bench.consume(subscription, () => finish.opened.then(() => ack), { inFlight: 2, parallel: 2, lease })
@@ -70,6 +70,8 @@ export async function drainReturnsUnstarted(bench: Bench): Promise<void> {
   expect(drained).toBe(false)
   finish.open()
   await draining
+  sent.push(...(await bench.publish(subscription, 4)))
   await bench.waitUntilEmpty(subscription)
+  expect(leaving.seen).toHaveLength(2)
   expect([...leaving.ids(), ...staying.ids()].toSorted()).toEqual(idsOf(sent).toSorted())
 }

@@ -160,8 +160,10 @@ function inside(counted: Counted, handle: Handler): HandleInside {
   }
   return {
     apply: (batch) => counted(batch, () => each(batch)),
-    judge: (_delivery, error) =>
-      error instanceof Verdict ? error.settlement : { ...retry(50), error: toError(error) },
+    judge(_delivery, error) {
+      const settlement = error instanceof Verdict ? error.settlement : retry(50)
+      return settlement.do === 'retry' ? { ...settlement, error: toError(error) } : settlement
+    },
   }
 }
 
@@ -183,12 +185,6 @@ export function newEnvelope(eventType: string, more: Partial<Envelope> = {}): En
     companyId: 'company-1',
     ...more,
   }
-}
-
-/** Something a handler waits for until the test says go. */
-export function gate(): { opened: Promise<void>; open(): void } {
-  const { promise, resolve } = Promise.withResolvers<void>()
-  return { opened: promise, open: resolve }
 }
 
 /** Work that takes a while: what a slow handler does. */

@@ -1,7 +1,7 @@
 import { expect } from 'vitest'
 import { waitFor } from '../wait.ts'
 import type { Bench } from './bench.ts'
-import { ack, gate, idsOf, retry, work } from './helpers.ts'
+import { ack, idsOf, retry, work } from './helpers.ts'
 
 export async function slowHandlerNotRedelivered(bench: Bench): Promise<void> {
   const subscription = await bench.subscribe()
@@ -36,8 +36,8 @@ export async function bufferKeepsLease(bench: Bench): Promise<void> {
 
 export async function lostLeaseAborts(bench: Bench): Promise<void> {
   const subscription = await bench.subscribe()
-  const staleAck = gate()
-  const secondTurn = gate()
+  const staleAck = bench.gate()
+  const secondTurn = bench.gate()
   const victim = await bench.another()
   const stale = bench.consume(subscription, () => staleAck.opened.then(() => ack), { on: victim })
   await bench.publish(subscription, 1)
@@ -65,7 +65,7 @@ export async function lostLeaseAborts(bench: Bench): Promise<void> {
 
 export async function crashedConsumersMessagesComeBack(bench: Bench): Promise<void> {
   const subscription = await bench.subscribe()
-  const never = gate()
+  const never = bench.gate()
   const victim = await bench.another()
   const crashed = bench.consume(subscription, () => never.opened.then(() => ack), { on: victim, inFlight: 2 })
   const sent = await bench.publish(subscription, 2)
@@ -77,5 +77,4 @@ export async function crashedConsumersMessagesComeBack(bench: Bench): Promise<vo
   // The lease, and what a busy machine adds to it.
   expect(performance.now() - crashedAt).toBeLessThan(bench.leaseMs + 5000)
   expect(heir.ids().toSorted()).toEqual(idsOf(sent).toSorted())
-  never.open()
 }

@@ -1,9 +1,9 @@
 import { expect } from 'vitest'
-import { isKerpError } from '../../kernel/errors.ts'
+import type { Subscription } from '../../engine/transport.ts'
 import type { Envelope } from '../../kernel/envelope.ts'
 import { waitFor } from '../wait.ts'
 import type { Bench } from './bench.ts'
-import { ack, freshName, gate, newEnvelope, retry, work } from './helpers.ts'
+import { ack, freshName, newEnvelope, retry, work } from './helpers.ts'
 
 export async function brokerRestart(bench: Bench): Promise<void> {
   const subscription = await bench.subscribe()
@@ -51,62 +51,50 @@ function publishSteadily({ transport }: Bench, type: string) {
 
 export async function depthMatches(bench: Bench): Promise<void> {
   const subscription = await bench.subscribe()
-  expect(await bench.depth(subscription)).toEqual({ ready: 0, inFlight: 0, delayed: 0, oldestAgeMs: null })
+  await expectDepth(bench, subscription, { ready: 0, inFlight: 0, delayed: 0, oldestAgeMs: null })
   await bench.publish(subscription, 5)
-  expect(await bench.depth(subscription)).toMatchObject({ ready: 5, inFlight: 0, delayed: 0 })
+  await expectDepth(bench, subscription, { ready: 5, inFlight: 0, delayed: 0 })
 
-  const finish = gate()
+  const finish = bench.gate()
   const consumer = bench.consume(
     subscription,
     () => (consumer.seen.length === 1 ? retry(60_000) : finish.opened.then(() => ack)),
     { inFlight: 1 },
   )
   const delayed = bench.transport.capabilities.delay === 'native' ? 1 : expect.any(Number)
-  const expected = { ready: 3, inFlight: 1, delayed, oldestAgeMs: expect.any(Number) }
   await consumer.waitFor(2)
-  await waitFor(async () => expect(await bench.depth(subscription)).toEqual(expected) ?? true, {
-    everyMs: 20,
-    what: 'depth',
-  })
+  await expectDepth(bench, subscription, { ready: 3, inFlight: 1, delayed })
   expect((await bench.depth(subscription)).oldestAgeMs).toBeGreaterThan(0)
-
   finish.open()
-  await consumer.waitFor(5)
-  const last = { ready: 0, inFlight: 0, delayed }
-  await waitFor(async () => expect(await bench.depth(subscription)).toMatchObject(last) ?? true, {
-    everyMs: 20,
-    what: 'depth',
-  })
+  await expectDepth(bench, subscription, { ready: 0, inFlight: 0, delayed })
+}
+
+/** Waits for it, as some brokers count a moment later. */
+async function expectDepth(bench: Bench, subscription: Subscription, expected: object): Promise<void> {
+  const matches = async () => {
+    expect(await bench.depth(subscription)).toMatchObject(expected)
+    return true
+  }
+  await waitFor(matches, { everyMs: 20, what: `the depth is ${JSON.stringify(expected)}` })
 }
 
 export async function ensureIsIdempotent(bench: Bench): Promise<void> {
   const { transport } = bench
-  const [kept, wished] = [freshName('kept'), freshName('wished')]
-  const declared = { name: freshName('consumer'), events: [kept] }
-  const topology = { subscriptions: [declared] }
+  const events = [freshName('wanted'), freshName('no-longer-wanted')]
+  const name = freshName('consumer')
+  const topology = { subscriptions: [{ name, events }] }
 
-  expect(await transport.ensure(topology, { dryRun: true })).toEqual({
-    created: [expect.stringContaining(declared.name)],
-    drift: [],
-  })
-  expect((await transport.ensure(topology)).created).toHaveLength(1)
+  const planned = await transport.ensure(topology, { dryRun: true })
+  expect(planned.created.some((thing) => thing.includes(name))).toBe(true)
+  expect(await transport.ensure(topology)).toEqual(planned)
   expect(await transport.ensure(topology)).toEqual({ created: [], drift: [] })
   expect(await transport.ensure(topology, { dryRun: true })).toEqual({ created: [], drift: [] })
 
-  const changed = { subscriptions: [{ ...declared, events: [wished] }] }
-  const diff = await transport.ensure(changed)
-  expect(diff.created).toEqual([])
-  expect(diff.drift.length).toBeGreaterThan(0)
-  expect(diff.drift.every((sentence) => sentence.includes(declared.name))).toBe(true)
-  expect(await transport.ensure(changed)).toEqual(diff)
-  expect(await transport.ensure(topology)).toEqual({ created: [], drift: [] })
-  await expectRoutes(bench, declared.name, kept, wished)
-}
-
-async function expectRoutes({ transport, publishAll, depth }: Bench, name: string, kept: string, other: string) {
-  const subscription = { name, events: [kept] }
-  await publishAll([newEnvelope(kept)])
-  const [result] = await transport.publish([newEnvelope(other)])
-  if (result && !result.ok) expect(isKerpError(result.error, 'EVENT_UNROUTABLE')).toBe(true)
-  expect((await depth(subscription)).ready).toBe(1)
+  const { created, drift } = await transport.ensure({ subscriptions: [{ name, events: events.slice(0, 1) }] })
+  expect(created).toEqual([])
+  expect(drift.length).toBeGreaterThan(0)
+  expect(drift.every((sentence) => sentence.includes(name))).toBe(true)
+  expect(await transport.ensure(topology), 'nothing was changed').toEqual({ created: [], drift: [] })
+  await bench.publishAll(events.map((type) => newEnvelope(type)))
+  await expectDepth(bench, { name, events }, { ready: 2 })
 }

@@ -1,7 +1,7 @@
 import { expect } from 'vitest'
 import { waitFor } from '../wait.ts'
 import type { Bench } from './bench.ts'
-import { ack, gate, idsOf } from './helpers.ts'
+import { ack, idsOf } from './helpers.ts'
 
 export async function groupsEachGetAll(bench: Bench): Promise<void> {
   const first = await bench.subscribe()
@@ -16,7 +16,7 @@ export async function groupsEachGetAll(bench: Bench): Promise<void> {
 
 export async function competingShare(bench: Bench): Promise<void> {
   const subscription = await bench.subscribe()
-  const bothHaveOne = gate()
+  const bothHaveOne = bench.gate()
   const held = async () => {
     await bothHaveOne.opened
     return ack

@@ -1,4 +1,4 @@
-import type { Capabilities, Subscription, Topology, TopologyDiff } from '../../engine/transport.ts'
+import type { Capabilities, Topology, TopologyDiff } from '../../engine/transport.ts'
 import type { Clock } from '../../kernel/clock.ts'
 import { systemClock } from '../../kernel/clock.ts'
 import type { Duration } from '../../kernel/duration.ts'
@@ -45,7 +45,7 @@ export interface MemoryBroker {
 export function memoryBroker(options: MemoryBrokerOptions = {}): MemoryBroker {
   const clock = options.clock ?? systemClock
   const capabilities = capabilitiesFrom(options)
-  const queues = new Map<string, { queue: Queue; events: readonly string[] }>()
+  const queues = new Map<string, { queue: Queue; events: Set<string> }>()
   const recent = new RecentIds(clock, capabilities.dedupWindowMs)
   const listeners = new Set<() => void>()
   let running = true
@@ -54,19 +54,26 @@ export function memoryBroker(options: MemoryBrokerOptions = {}): MemoryBroker {
     const created: string[] = []
     const drift: string[] = []
     for (const { name, events } of subscriptions) {
-      const there = queues.get(name)
-      if (there) drift.push(...differences({ name, events }, there.events))
-      else created.push(name)
-      if (!there && !dryRun) queues.set(name, { queue: new Queue(clock, capabilities.ordering), events: [...events] })
+      const there = queues.get(name)?.events ?? new Set()
+      const missing = events.filter((event) => !there.has(event))
+      created.push(...missing.map((event) => `${event} → ${name}`))
+      for (const event of there) if (!events.includes(event)) drift.push(`${event} → ${name} is there and not declared`)
+      if (!dryRun) bind(name, missing)
     }
     return { created, drift }
+  }
+
+  function bind(name: string, events: readonly string[]): void {
+    const there = queues.get(name) ?? { queue: new Queue(clock, capabilities.ordering), events: new Set() }
+    for (const event of events) there.events.add(event)
+    queues.set(name, there)
   }
 
   function accept(envelope: Envelope, { evenTwice = false } = {}): KerpError | undefined {
     const message = toMessage(envelope)
     const bytes = bytesOf(message)
     if (bytes > capabilities.maxBytes) return tooLarge(envelope, bytes, capabilities.maxBytes)
-    const targets = [...queues.values()].filter(({ events }) => events.includes(envelope.eventType))
+    const targets = [...queues.values()].filter(({ events }) => events.has(envelope.eventType))
     if (targets.length === 0 && capabilities.refusesUnroutable) return unroutable(envelope)
     if (recent.has(envelope.eventId) && !evenTwice) return undefined
     recent.add(envelope.eventId)
@@ -77,7 +84,7 @@ export function memoryBroker(options: MemoryBrokerOptions = {}): MemoryBroker {
   function queue(subscription: string): Queue {
     const found = queues.get(subscription)
     if (found) return found.queue
-    throw new KerpError('NOT_FOUND', `the memory broker has no subscription '${subscription}'`, {
+    throw new KerpError('SUBSCRIPTION_INVALID', `${subscription} was not declared`, {
       hint: 'call ensure() with it first',
     })
   }
@@ -133,15 +140,6 @@ function capabilitiesFrom(options: MemoryBrokerOptions): Capabilities {
     maxBatch: options.maxBatch ?? 1000,
     maxBytes: options.maxBytes ?? 1024 * 1024,
   }
-}
-
-function differences({ name, events }: Subscription, there: readonly string[]): string[] {
-  const missing = events.filter((event) => !there.includes(event))
-  const extra = there.filter((event) => !events.includes(event))
-  const changes: string[] = []
-  if (missing.length > 0) changes.push(`subscription '${name}' does not get ${missing.join(', ')}`)
-  if (extra.length > 0) changes.push(`subscription '${name}' gets ${extra.join(', ')}, which is not declared`)
-  return changes
 }
 
 function bytesOf({ body, headers }: Message): number {

@@ -7,7 +7,7 @@ import type { Capabilities, Subscription, Topology, TopologyDiff, Transport } fr
 import { consumeInside } from './inside.ts'
 import { consumeLeased } from './leased.ts'
 import { allFailed, publish } from './publish.ts'
-import { depthOf } from './store.ts'
+import { depthOf } from './settle.ts'
 
 export interface PostgresTransportOptions {
   database: Database
@@ -31,21 +31,18 @@ const capabilities: Capabilities = {
 export function postgresTransport({ database, hints }: PostgresTransportOptions): Transport {
   const numbers = new Map<string, number>()
 
-  function numberOf(subscription: Subscription): number {
-    const number = numbers.get(subscription.name)
-    if (number === undefined) {
-      throw new KerpError('SUBSCRIPTION_INVALID', `${subscription.name} was not declared`, { hint: 'call ensure() with it first' })
-    }
-    return number
+  async function numberOf({ name }: Subscription): Promise<number> {
+    const known = numbers.get(name) ?? (await consumerNumber(database, name))
+    numbers.set(name, known)
+    return known
   }
 
   return {
     name: 'postgres',
     capabilities,
-    async ensure(topology, options = {}) {
+    async ensure(topology, { dryRun = false } = {}) {
       const diff = await compare(database, topology)
-      if (!options.dryRun) await declare(database, topology)
-      for (const [name, number] of await consumerIds(database, options.dryRun ? [] : topology.subscriptions.map(({ name }) => name))) numbers.set(name, number)
+      if (!dryRun) await declare(database, topology)
       return diff
     },
     async publish(batch) {
@@ -55,17 +52,26 @@ export function postgresTransport({ database, hints }: PostgresTransportOptions)
         return allFailed(batch, error)
       }
     },
-    consume: (subscription, handle, options) =>
-      consumeLeased({ database, consumerId: numberOf(subscription), consumer: subscription.name, handle, options, listen: listenFor(subscription) }),
-    consumeInside: (subscription, handle, options) =>
-      consumeInside({ database, consumerId: numberOf(subscription), consumer: subscription.name, handle, options, listen: listenFor(subscription) }),
-    depth: (subscription) => depthOf(database, numberOf(subscription)),
+    consume: (subscription, handle, options) => consumeLeased({ ...common(subscription), handle, options }),
+    consumeInside: (subscription, handle, options) => consumeInside({ ...common(subscription), handle, options }),
+    depth: async (subscription) => depthOf(database, await numberOf(subscription)),
     async close() {},
   }
 
-  function listenFor(subscription: Subscription): (wake: () => void) => () => void {
-    return (wake) => hints.listen(subscription.events, wake)
+  function common(subscription: Subscription) {
+    return {
+      database,
+      consumer: subscription.name,
+      number: () => numberOf(subscription),
+      listen: (wake: () => void) => hints.listen(subscription.events, wake),
+    }
   }
+}
+
+async function consumerNumber(database: Database, name: string): Promise<number> {
+  const [row] = await database.sql<{ id: number }>`select id from kerp.consumers where name = ${name}`
+  if (row) return row.id
+  throw new KerpError('SUBSCRIPTION_INVALID', `${name} was never declared`, { hint: 'call ensure() with it first' })
 }
 
 async function compare(database: Database, { subscriptions }: Topology): Promise<TopologyDiff> {
@@ -76,12 +82,17 @@ async function compare(database: Database, { subscriptions }: Topology): Promise
   const declared = new Set(subscriptions.flatMap(({ name, events }) => events.map((event) => `${event} → ${name}`)))
   return {
     created: [...declared.difference(there)],
-    drift: [...there.difference(declared)].map((line) => `${line} is set up but no longer declared; its events still arrive`),
+    drift: [...there.difference(declared)].map(
+      (line) => `${line} is set up but no longer declared; its events still arrive`,
+    ),
   }
 }
 
 async function declare(database: Database, { subscriptions }: Topology): Promise<void> {
-  const ids = await consumerIds(database, subscriptions.map(({ name }) => name))
+  const ids = await consumerIds(
+    database,
+    subscriptions.map(({ name }) => name),
+  )
   const pairs = subscriptions.flatMap(({ name, events }) => events.map((event) => ({ event, id: ids.get(name)! })))
   await database.sql`
     insert into kerp.subscriptions (event_type, consumer_id)

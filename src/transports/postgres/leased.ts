@@ -5,34 +5,36 @@ import type { Database } from '../../engine/database/database.ts'
 import type { Consumer, ConsumeOptions, Delivery, HandleBatch, Settlement } from '../../engine/transport.ts'
 import { laneControl } from './lane-control.ts'
 import { startSlots } from './slots.ts'
-import type { Row } from './store.ts'
-import { extend, giveBack, lease, nextDueMs, postpone, remove } from './store.ts'
+import type { Row } from './claim.ts'
+import { lease } from './claim.ts'
+import { bury, extend, giveBack, isHeldBack, nextDueMs, postpone, remove } from './settle.ts'
 
 export interface LeasedOptions {
   database: Database
-  consumerId: number
   consumer: string
+  /** The number it has in the tables. */
+  number: () => Promise<number>
   handle: HandleBatch
   options: ConsumeOptions
   listen: (wake: () => void) => () => void
 }
 
 interface Held {
-  row: Row
+  readonly row: Row
   readonly delivery: Delivery
   readonly aborter: AbortController
+  /** By our own clock, from before the server was asked: past this, somebody else may have it. */
+  leasedUntil: number
 }
-
-/** A dead letter that cannot be written now is tried again after this. */
-const deadLetterRetryMs = 5000
 
 /**
  * For handlers that call the outside, which must not hold a transaction: rows are handed out with a lease, which is extended until
  * they are settled. Every hand-out counts `claims` up, so what a worker says after it lost its lease finds no row.
  */
-export function consumeLeased({ database, consumerId, consumer, handle, options, listen }: LeasedOptions): Consumer {
+export function consumeLeased({ database, consumer, number, handle, options, listen }: LeasedOptions): Consumer {
   const leaseMs = milliseconds(options.lease)
-  const control = laneControl(consumerId, options.batch, process.pid)
+  const control = laneControl(options.batch, process.pid)
+  let consumerId = 0
   const onError = options.onError ?? (() => {})
   const held = new Set<Held>()
   const working = new Set<Promise<void>>()
@@ -41,23 +43,26 @@ export function consumeLeased({ database, consumerId, consumer, handle, options,
 
   const slots = startSlots({ slots: 1, turn, nextDueMs: () => nextDueMs(database, consumerId), onError })
   const unlisten = listen(slots.wake)
-  const heartbeat = setInterval(() => void extendAll().catch(onError), Math.max(50, leaseMs / 3))
+  const heartbeat = setInterval(() => void beat(), Math.max(50, leaseMs / 3))
+  let beating = false
 
-  async function turn(): Promise<{ took: number; full: boolean }> {
+  async function turn(): Promise<number> {
+    consumerId ||= await number()
     const room = options.inFlight - held.size
     if (room <= 0) {
       await new Promise<void>((resolve) => (freed = resolve))
-      return { took: 1, full: false }
+      return 1
     }
     const limit = Math.min(room, options.batch)
-    const rows = await database.transaction((tx) => lease(tx, { ...control.next(), limit }, leaseMs), { retries: 0 })
+    const leasedUntil = performance.now() + leaseMs
+    const rows = await database.transaction((tx) => lease(tx, control.next(consumerId, limit), leaseMs), { retries: 0 })
     control.took(rows)
-    if (rows.length === 0) return { took: 0, full: false }
-    const batch = rows.map(toHeld)
+    if (rows.length === 0) return 0
+    const batch = rows.map((row) => toHeld(row, leasedUntil))
     for (const each of batch) held.add(each)
     if (draining) await handBack(batch)
     else track(work(batch))
-    return { took: rows.length, full: rows.length === limit }
+    return rows.length
   }
 
   function track(work: Promise<void>): void {
@@ -86,16 +91,30 @@ export function consumeLeased({ database, consumerId, consumer, handle, options,
 
   async function settleAll(batch: readonly Held[], settlements: readonly Settlement[]): Promise<void> {
     const done = batch.filter((_, index) => settlements[index]?.do === 'ack')
-    if (done.length) await remove(database, consumerId, done.map(({ row }) => row))
+    if (done.length)
+      await remove(
+        database,
+        consumerId,
+        done.map(({ row }) => row),
+      )
     for (const [index, each] of batch.entries()) {
       const settlement = settlements[index]
-      if (settlement?.do === 'dead') await bury(each, settlement)
+      if (settlement?.do !== 'dead') continue
+      const { reason, error } = settlement
+      const { envelope, attempt } = each.delivery
+      const letter = { consumer, envelope, reason, attempts: attempt, ...(error && { error }) }
+      await bury(database, consumerId, each.row, letter, options)
     }
-    const returned = batch.filter((_, index) => isReturn(settlements[index]))
-    if (returned.length) await giveBack(database, consumerId, returned.map(({ row }) => row))
+    const returned = batch.filter((_, index) => isHeldBack(settlements[index]))
+    if (returned.length)
+      await giveBack(
+        database,
+        consumerId,
+        returned.map(({ row }) => row),
+      )
     const postponed = batch.flatMap(({ row }, index) => {
       const settlement = settlements[index]
-      if (settlement?.do !== 'retry' || isReturn(settlement)) return []
+      if (settlement?.do !== 'retry' || isHeldBack(settlement)) return []
       const { afterMs, blame, error } = settlement
       return [{ row, afterMs, countsAttempt: blame === 'message', error: error?.message ?? null }]
     })
@@ -103,32 +122,43 @@ export function consumeLeased({ database, consumerId, consumer, handle, options,
     if (returned.length || postponed.length) control.forget()
   }
 
-  async function bury({ row, delivery }: Held, { reason, error }: Settlement & { do: 'dead' }): Promise<void> {
-    const letter = { consumer, envelope: delivery.envelope, reason, attempts: delivery.attempt, ...(error && { error }) }
-    try {
-      await database.transaction(async (tx) => {
-        await remove(tx, consumerId, [row])
-        await options.deadLetter(letter, tx)
-      })
-    } catch (failure) {
-      onError(toError(failure))
-      const words = `its dead letter could not be written: ${String(failure)}`
-      await postpone(database, consumerId, [{ row, afterMs: deadLetterRetryMs, countsAttempt: false, error: words }])
-    }
+  async function beat(): Promise<void> {
+    const now = performance.now()
+    for (const each of held) if (now > each.leasedUntil) lose(each)
+    if (beating) return
+    beating = true
+    await extendAll().catch(onError)
+    beating = false
   }
 
   async function extendAll(): Promise<void> {
-    const mine = [...held]
+    const mine = [...held].filter(({ aborter }) => !aborter.signal.aborted)
     if (mine.length === 0) return
-    const kept = await extend(database, consumerId, mine.map(({ row }) => row), leaseMs)
-    for (const { row, aborter, delivery } of mine) {
-      if (kept.has(row.id)) continue
-      aborter.abort(new KerpError('LEASE_LOST', `${delivery.envelope.eventType} ${delivery.envelope.eventId} may be with another worker now`))
+    const leasedUntil = performance.now() + leaseMs
+    const kept = await extend(
+      database,
+      consumerId,
+      mine.map(({ row }) => row),
+      leaseMs,
+    )
+    for (const each of mine) {
+      if (kept.has(each.row.id)) each.leasedUntil = leasedUntil
+      else if (held.has(each)) lose(each)
     }
   }
 
+  function lose({ aborter, delivery: { envelope } }: Held): void {
+    aborter.abort(
+      new KerpError('LEASE_LOST', `${envelope.eventType} ${envelope.eventId} may be with another worker now`),
+    )
+  }
+
   async function handBack(batch: readonly Held[]): Promise<void> {
-    await giveBack(database, consumerId, batch.map(({ row }) => row))
+    await giveBack(
+      database,
+      consumerId,
+      batch.map(({ row }) => row),
+    )
     for (const each of batch) held.delete(each)
   }
 
@@ -141,7 +171,11 @@ export function consumeLeased({ database, consumerId, consumer, handle, options,
     async drain(graceMs) {
       draining = true
       unlisten()
-      const timer = setTimeout(() => held.forEach(({ aborter }) => aborter.abort(new KerpError('DEADLINE_EXCEEDED', 'the worker is stopping'))), graceMs)
+      const timer = setTimeout(
+        () =>
+          held.forEach(({ aborter }) => aborter.abort(new KerpError('DEADLINE_EXCEEDED', 'the worker is stopping'))),
+        graceMs,
+      )
       freed()
       await slots.stop()
       await Promise.all(working)
@@ -151,13 +185,8 @@ export function consumeLeased({ database, consumerId, consumer, handle, options,
   }
 }
 
-function toHeld(row: Row): Held {
+function toHeld(row: Row, leasedUntil: number): Held {
   const aborter = new AbortController()
   const envelope = JSON.parse(row.envelope) as Envelope
-  return { row, aborter, delivery: { envelope, attempt: row.failures + 1, signal: aborter.signal } }
-}
-
-/** Not its fault and at once: it was only held back, so nothing is written about it. */
-function isReturn(settlement: Settlement | undefined): boolean {
-  return settlement?.do === 'retry' && settlement.blame === 'consumer' && settlement.afterMs === 0
+  return { row, aborter, leasedUntil, delivery: { envelope, attempt: row.failures + 1, signal: aborter.signal } }
 }

@@ -23,7 +23,10 @@ export async function publish(database: Database, batch: readonly Envelope[]): P
     const text = JSON.stringify(envelope)
     const bytes = Buffer.byteLength(text)
     if (bytes > maxEventBytes) {
-      const error = new KerpError('EVENT_TOO_LARGE', `${envelope.eventType} is ${bytes} bytes, at most ${maxEventBytes} can be sent`)
+      const error = new KerpError(
+        'EVENT_TOO_LARGE',
+        `${envelope.eventType} is ${bytes} bytes, at most ${maxEventBytes} can be sent`,
+      )
       results[index] = { ok: false, error, retryable: false }
       return
     }
@@ -35,7 +38,11 @@ export async function publish(database: Database, batch: readonly Envelope[]): P
   return results.map((result, index) => {
     const { eventType } = batch[index]!
     if (!result.ok || !unroutable.has(eventType)) return result
-    return { ok: false, error: new KerpError('EVENT_UNROUTABLE', `nobody is subscribed to ${eventType}`), retryable: false }
+    return {
+      ok: false,
+      error: new KerpError('EVENT_UNROUTABLE', `nobody is subscribed to ${eventType}`),
+      retryable: false,
+    }
   })
 }
 
@@ -57,7 +64,7 @@ async function insert(database: Database, rows: readonly PublishRow[]): Promise<
         select event_id, event_type, company_id, key, envelope from given join fresh using (event_id) on conflict do nothing
       ), queued as (
         insert into kerp.deliveries (consumer_id, lane, event_id, key, envelope)
-        select s.consumer_id, kerp.lane_of(g.key, g.event_id), g.event_id, g.key, g.envelope
+        select s.consumer_id, kerp.lane_of(g.key), g.event_id, g.key, g.envelope
         from given g join fresh using (event_id) join kerp.subscriptions s using (event_type) order by g.place
       )
       select distinct t.event_type from unnest(${[...new Set(rows.map((row) => row.event_type))]}::text[]) as t (event_type)

@@ -8,8 +8,8 @@ const reconnectMs = 250
 export interface SlotsOptions {
   /** Loops side by side, at most. */
   slots: number
-  /** One batch: how many messages it took, and whether there is likely more. */
-  turn: (slot: number) => Promise<{ took: number; full: boolean }>
+  /** One batch; returns how many messages it took, and calls `more` as soon as it knows that there is likely more. */
+  turn: (slot: number, more: () => void) => Promise<number>
   /** When something that waits will be due, asked when there was nothing to do. */
   nextDueMs: () => Promise<number | null>
   onError: (error: Error) => void
@@ -31,7 +31,11 @@ export function startSlots({ slots, turn, nextDueMs, onError }: SlotsOptions) {
     if (paused || stopped) return
     clearTimeout(timer)
     if (running.size > 0) again = true
-    if (running.size < slots) start()
+    startAnother()
+  }
+
+  function startAnother(): void {
+    if (running.size < slots && !paused && !stopped) start()
   }
 
   function start(): void {
@@ -48,8 +52,7 @@ export function startSlots({ slots, turn, nextDueMs, onError }: SlotsOptions) {
     while (!paused && !stopped) {
       again = false
       try {
-        const { took, full } = await turn(slot)
-        if (full && running.size < slots) start()
+        const took = await turn(slot, startAnother)
         if (took === 0 && !again) return
       } catch (thrown) {
         const error = toError(thrown)

@@ -87,7 +87,8 @@ export async function findData(folder: Folder, major: number): Promise<string | 
   const found = await readFile(join(dataDir, 'PG_VERSION'), 'utf8').catch(absent)
   if (found === undefined) {
     const files = await readdir(dataDir)
-    if (files.length === 0 && !entry.isSymbolicLink()) return void (await rmdir(dataDir))
+    if (files.length === 0 && !entry.isSymbolicLink())
+      return rmdir(dataDir).catch(() => undefined) as Promise<undefined>
     throw new KerpError('DATA_DIR_UNUSABLE', `${dataDir} holds no PostgreSQL database: its PG_VERSION is missing`, {
       hint: `Restore it from a backup, or move it away to start with an empty database. ${orOwnServer}`,
     })

@@ -1,0 +1,35 @@
+import { on } from '../../src/engine/worker/subscription.ts'
+import type { Engine } from './engine.ts'
+import { Asked, openEngine } from './engine.ts'
+import type { Process } from './processes.ts'
+import { startProcess } from './processes.ts'
+
+const script = new URL('./actor-process.ts', import.meta.url).pathname
+
+/** A database that knows the consumers of actor-process.ts, and on which nobody works yet. */
+export async function openStage(...consumers: string[]): Promise<Engine> {
+  const stage = await openEngine(
+    consumers.map((name) => on(Asked, { name, handle: () => {} })),
+    { declaredOnly: true },
+  )
+  await stage.database.query(
+    `create table calls (place bigint generated always as identity, number int not null, idempotency_key uuid not null)`,
+  )
+  return stage
+}
+
+/** Another process that works on it, and is ready to. */
+export async function startActor({ url }: Engine): Promise<Process> {
+  const actor = startProcess(script, [], { DATABASE_URL: url, KERP_POOL: '5', LOG_LEVEL: 'warn' })
+  await actor.says(/kerp is ready/)
+  return actor
+}
+
+export interface Call {
+  readonly number: number
+  readonly key: string
+}
+
+export function readCalls({ database }: Engine): Promise<Call[]> {
+  return database.sql<Call>`select number, idempotency_key as key from calls order by place`
+}
