@@ -11,8 +11,8 @@ import { sleep, systemClock } from '../../src/kernel/clock.ts'
 import { Asked, takeEffect } from './engine.ts'
 
 /**
- * The app as it is, as a process of its own, with two consumers more: `chaos.actor` handles and `chaos.caller` performs, each in
- * the way its event asks for. The test makes their tables.
+ * The app as it is, as a process of its own, with those consumers more that its arguments name: `chaos.actor` handles and
+ * `chaos.caller` performs, each in the way its event asks for. The test makes their tables.
  */
 const crash = () => process.kill(process.pid, 'SIGKILL')
 
@@ -25,18 +25,23 @@ const acts: Record<string, (event: Event<Asked>, tx: Tx) => unknown> = {
   flaky({ attempt }) {
     if (attempt === 1) throw new Error('not at the first attempt')
   },
+  async 'swallow-once'({ attempt }, tx) {
+    if (attempt === 1) await tx.sql`select 1 / 0`.catch(() => {})
+  },
+  'hang-once': ({ attempt }) => (attempt === 1 ? new Promise(() => {}) : undefined),
   async 'leak-later'(_, tx) {
     void sleep(systemClock, 100).then(
       () => tx.sql`insert into effects (consumer, key, number) values ('leak', 'leak', 0)`,
     )
   },
-  slow: (_, tx) => tx.sql`select pg_sleep(0.5)`,
+  slow: (_, tx) => tx.sql`select pg_sleep(0.1)`,
   crash,
 }
 
 const actor = on(Asked, {
   name: 'chaos.actor',
   attempts: 3,
+  deadline: '3s',
   retry: fixed(10),
   async handle(event, tx) {
     await acts[event.data.act]?.(event, tx)
@@ -66,7 +71,7 @@ const chaos: Module = {
   name: 'chaos',
   migrations: migrations[0]!,
   events: [Asked],
-  handlers: ({ database }) => [actor, caller(database)],
+  handlers: ({ database }) => [actor, caller(database)].filter(({ name }) => process.argv.includes(name)),
   routes: () => [],
 }
 

@@ -6,8 +6,10 @@ import { startProcess } from './processes.ts'
 
 const script = new URL('./actor-process.ts', import.meta.url).pathname
 
+export type Stage = Engine & { readonly consumers: readonly string[] }
+
 /** A database that knows the consumers of actor-process.ts, and on which nobody works yet. */
-export async function openStage(...consumers: string[]): Promise<Engine> {
+export async function openStage(...consumers: string[]): Promise<Stage> {
   const stage = await openEngine(
     consumers.map((name) => on(Asked, { name, handle: () => {} })),
     { declaredOnly: true },
@@ -15,12 +17,12 @@ export async function openStage(...consumers: string[]): Promise<Engine> {
   await stage.database.query(
     `create table calls (place bigint generated always as identity, number int not null, idempotency_key uuid not null)`,
   )
-  return stage
+  return Object.assign(stage, { consumers })
 }
 
 /** Another process that works on it, and is ready to. */
-export async function startActor({ url }: Engine): Promise<Process> {
-  const actor = startProcess(script, [], { DATABASE_URL: url, KERP_POOL: '5', LOG_LEVEL: 'warn' })
+export async function startActor({ url, consumers }: Stage): Promise<Process> {
+  const actor = startProcess(script, consumers, { DATABASE_URL: url, KERP_POOL: '5', LOG_LEVEL: 'warn' })
   await actor.says(/kerp is ready/)
   return actor
 }
@@ -30,6 +32,6 @@ export interface Call {
   readonly key: string
 }
 
-export function readCalls({ database }: Engine): Promise<Call[]> {
+export function readCalls({ database }: Stage): Promise<Call[]> {
   return database.sql<Call>`select number, idempotency_key as key from calls order by place`
 }

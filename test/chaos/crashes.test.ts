@@ -1,7 +1,8 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import { waitFor } from '../../src/testing/wait.ts'
 import { openStage, readCalls, startActor } from './actors.ts'
-import type { Effect, Engine } from './engine.ts'
+import type { Stage } from './actors.ts'
+import type { Effect } from './engine.ts'
 import type { Process } from './processes.ts'
 import { endAll } from './processes.ts'
 
@@ -26,8 +27,7 @@ describe('a handler that ends its process', () => {
     await using stage = await openStage('chaos.actor')
     const actor = await startActor(stage)
     await stage.ask({ key: 'one', act: 'do' }, { key: 'one', act: 'exit' }, { act: 'do' })
-    await stage.settled()
-    expect(actor.ending()).toBeUndefined()
+    expect(await Promise.race([stage.settled(), actor.ended])).toBeUndefined()
     expect(numbersOf(await stage.effects('chaos.actor'))).toEqual([0, 2])
     expect(await stage.deadLetters()).toMatchObject([{ error: [{ code: 'HANDLER_EXITED' }] }])
   })
@@ -95,29 +95,37 @@ test('SIGTERM lets what is under way finish, and loses nothing', async () => {
   expect(await readCalls(stage)).toHaveLength(20)
 })
 
-test('three processes that compete keep the order within every key, through retries', { timeout: 60_000 }, async () => {
+describe('three processes that compete keep the order within every key', () => {
   const keys = 40
   const each = 50
-  await using stage = await openStage('chaos.actor')
-  await Promise.all([startActor(stage), startActor(stage), startActor(stage)])
-  for (let number = 0; number < each; number += 5) {
-    const slice = Array.from({ length: 5 * keys }, (_, index) => ({
-      key: `key-${index % keys}`,
-      number: number + Math.floor(index / keys),
-      act: Math.random() < 0.05 ? 'flaky' : 'do',
-    }))
-    await stage.ask(...slice)
-  }
-  await stage.settled(40_000)
-  const inOrder = Array.from({ length: each }, (_, number) => number)
-  const byKey = Map.groupBy(await stage.effects('chaos.actor'), ({ key }) => key)
-  expect(byKey.size).toBe(keys)
-  for (const effects of byKey.values()) expect(effects.map(({ number }) => number)).toEqual(inOrder)
-  expect(await stage.deadLetters()).toEqual([])
+
+  test.each([
+    ['through retries', 'flaky', 100],
+    ['through commits that are refused', 'swallow-once', 40],
+    ['through handlers that hang', 'hang-once', 3],
+  ])('%s', { timeout: 60_000 }, async (_, act, bad) => {
+    await using stage = await openStage('chaos.actor')
+    await Promise.all([startActor(stage), startActor(stage), startActor(stage)])
+    const every = Math.floor((keys * each) / bad)
+    for (let first = 0; first < each; first += 5) {
+      const slice = Array.from({ length: 5 * keys }, (_none, index) => ({
+        key: `key-${index % keys}`,
+        number: first + Math.floor(index / keys),
+        act: (first * keys + index) % every === 7 % every ? act : 'do',
+      }))
+      await stage.ask(...slice)
+    }
+    await stage.settled(40_000)
+    const inOrder = Array.from({ length: each }, (_none, number) => number)
+    const byKey = Map.groupBy(await stage.effects('chaos.actor'), ({ key }) => key)
+    expect(byKey.size).toBe(keys)
+    for (const effects of byKey.values()) expect(effects.map(({ number }) => number)).toEqual(inOrder)
+    expect(await stage.deadLetters()).toEqual([])
+  })
 })
 
 /** As a service manager would: starts it again whenever it has ended. Returns how often it had. */
-async function restartUntilSettled(stage: Engine, atMost: number): Promise<number> {
+async function restartUntilSettled(stage: Stage, atMost: number): Promise<number> {
   for (let crashes = 0; ; crashes++) {
     if (crashes === atMost) return crashes
     const actor = await startOrCrash(stage)
@@ -128,6 +136,6 @@ async function restartUntilSettled(stage: Engine, atMost: number): Promise<numbe
 }
 
 /** It may be gone before it could say that it is ready. */
-async function startOrCrash(stage: Engine): Promise<Process | undefined> {
+async function startOrCrash(stage: Stage): Promise<Process | undefined> {
   return startActor(stage).catch(() => undefined)
 }

@@ -14,6 +14,7 @@ import type { DeadLetterDetail } from '../../src/engine/worker/dead-letters.ts'
 import type { EventSubscription } from '../../src/engine/worker/subscription.ts'
 import type { Worker } from '../../src/engine/worker/worker.ts'
 import { startWorker } from '../../src/engine/worker/worker.ts'
+import { sleep, systemClock } from '../../src/kernel/clock.ts'
 import { defineEvent } from '../../src/kernel/event.ts'
 import type { DataOf } from '../../src/kernel/event.ts'
 import { testDatabase } from '../../src/testing/postgres.ts'
@@ -72,7 +73,7 @@ export async function openEngine(
   const home = options.url === undefined ? await testDatabase() : undefined
   if (home) opened.defer(() => home.drop())
   const database = await openOn(options, home)
-  opened.defer(() => database.close())
+  opened.defer(() => within(5000, database.close()))
   await database.query(effectsTable)
 
   const failures: Error[] = []
@@ -83,7 +84,7 @@ export async function openEngine(
   await routeEvents(database, 'database')
   const observer = { ...silentObserver, failed: (_: string, error: Error) => void failures.push(error) }
   const worker = declaredOnly ? undefined : await startWorker({ database, transport, subscriptions, observer })
-  if (worker) opened.defer(() => worker.drain(1000))
+  if (worker) opened.defer(() => within(5000, worker.drain(1000)))
 
   const running = opened.move()
   return {
@@ -117,6 +118,9 @@ async function openOn(options: Partial<DatabaseOptions>, home: Awaited<ReturnTyp
   await migrate(database, [engineMigrations])
   return database
 }
+
+/** When a test has failed, cleaning up may hang for the same reason, and must not hide it. */
+const within = (ms: number, work: Promise<void>) => Promise.race([work, sleep(systemClock, ms)])
 
 /** A promise that fails while nobody looks ends a process: here it fails the test it belongs to, and no other. */
 function catchUnhandled(until: AsyncDisposableStack): unknown[] {

@@ -173,6 +173,19 @@ describe('a handler that forgets an await', () => {
   })
 })
 
+test('a handler that fails while a branch of it goes on leaves nothing of that behind', async () => {
+  await using engine = await openActor({
+    async branch(event, tx) {
+      const slow = async () => {
+        await tx.sql`select pg_sleep(0.05)`
+        await takeEffect(tx, consumer, event.data)
+      }
+      await Promise.all([slow(), Promise.reject(new Error('the quick one fails'))])
+    },
+  })
+  await expectOnlyItDies(engine, 'branch')
+})
+
 test('a handler that swallows a failed statement is not acknowledged', async () => {
   await using engine = await openActor({
     async swallow(event, tx) {

@@ -38,7 +38,7 @@ export function consumeInside({ database, consumer, number, handle, options, lis
   const parallel = Math.min(options.parallel, options.inFlight)
   const limit = Math.min(options.batch, Math.floor(options.inFlight / parallel))
   let consumerId = 0
-  const controls = Array.from({ length: parallel }, (_, slot) => laneControl(limit, slot * 7 + process.pid))
+  const control = laneControl(limit, process.pid)
   const aborter = new AbortController()
   const onError = options.onError ?? (() => {})
   let inFlight = 0
@@ -51,8 +51,7 @@ export function consumeInside({ database, consumer, number, handle, options, lis
   })
   const unlisten = listen(slots.wake)
 
-  async function turn(slot: number, more: () => void): Promise<number> {
-    const control = controls[slot]!
+  async function turn(more: () => void): Promise<number> {
     consumerId ||= await number()
     const startedAt = Date.now()
     let taken: Taken[] = []
@@ -60,7 +59,9 @@ export function consumeInside({ database, consumer, number, handle, options, lis
     try {
       await database.transaction(
         async (tx) => {
-          taken = toTaken(await take(tx, control.next(consumerId)))
+          const rows = await take(tx, control.next(consumerId))
+          control.claimed(rows)
+          taken = toTaken(rows)
           if (taken.length === 0) return
           if (taken.length >= limit) more()
           inFlight += taken.length

@@ -5,8 +5,8 @@ import type { Row, TakeOptions } from './claim.ts'
 const sweepMs = 1000
 
 /**
- * Decides how one slot takes its next batch: from which lane on, from how many, and from which ids. With plenty in every lane it
- * takes from one or two and leaves the others to its neighbours; with little it takes what there is anywhere.
+ * Decides how a consumer's slots take their next batch: from which lane on, from how many, and from which ids. With plenty in every
+ * lane a slot takes from one or two and leaves the others to its neighbours; with little it takes what there is anywhere.
  */
 export function laneControl(limit: number, seed: number) {
   let offset = seed % laneCount
@@ -31,6 +31,12 @@ export function laneControl(limit: number, seed: number) {
         low,
       }
     },
+    /** At once: what a slot holds of the unordered rows its neighbours need not walk over to find it locked. */
+    claimed(rows: readonly Row[]): void {
+      for (const { id, lane, waited } of rows) {
+        if (!waited && lane === laneCount) low[lane] = Math.max(low[lane]!, id)
+      }
+    },
     /** After the commit: what was ready up to the last taken row of a lane is gone, bar those that commit late. */
     took(rows: readonly Row[]): void {
       lanes =
@@ -39,7 +45,9 @@ export function laneControl(limit: number, seed: number) {
           : rows.length < limit / 2
             ? Math.min(laneCount, lanes << 1)
             : lanes
-      for (const { id, lane, waited } of rows) if (!waited) low[lane] = Math.max(low[lane]!, id)
+      for (const { id, lane, waited } of rows) {
+        if (!waited && lane < laneCount) low[lane] = Math.max(low[lane]!, id)
+      }
     },
     forget(): void {
       low = noMarks()

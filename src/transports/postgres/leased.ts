@@ -56,6 +56,7 @@ export function consumeLeased({ database, consumer, number, handle, options, lis
     const limit = Math.min(room, options.batch)
     const leasedUntil = performance.now() + leaseMs
     const rows = await database.transaction((tx) => lease(tx, control.next(consumerId, limit), leaseMs), { retries: 0 })
+    control.claimed(rows)
     control.took(rows)
     if (rows.length === 0) return 0
     const batch = rows.map((row) => toHeld(row, leasedUntil))

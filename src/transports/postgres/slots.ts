@@ -9,7 +9,7 @@ export interface SlotsOptions {
   /** Loops side by side, at most. */
   slots: number
   /** One batch; returns how many messages it took, and calls `more` as soon as it knows that there is likely more. */
-  turn: (slot: number, more: () => void) => Promise<number>
+  turn: (more: () => void) => Promise<number>
   /** When something that waits will be due, asked when there was nothing to do. */
   nextDueMs: () => Promise<number | null>
   onError: (error: Error) => void
@@ -20,7 +20,7 @@ export interface SlotsOptions {
  * finds nothing sleeps until the next hint, the next due message or the poll.
  */
 export function startSlots({ slots, turn, nextDueMs, onError }: SlotsOptions) {
-  const running = new Map<number, Promise<void>>()
+  const running = new Set<Promise<void>>()
   let timer: NodeJS.Timeout | undefined
   let paused = false
   let stopped = false
@@ -39,20 +39,18 @@ export function startSlots({ slots, turn, nextDueMs, onError }: SlotsOptions) {
   }
 
   function start(): void {
-    let slot = 0
-    while (running.has(slot)) slot++
-    const loop = run(slot).finally(() => {
-      running.delete(slot)
+    const loop = run().finally(() => {
+      running.delete(loop)
       if (running.size === 0 && !stopped && !paused) void sleepUntilNext()
     })
-    running.set(slot, loop)
+    running.add(loop)
   }
 
-  async function run(slot: number): Promise<void> {
+  async function run(): Promise<void> {
     while (!paused && !stopped) {
       again = false
       try {
-        const took = await turn(slot, startAnother)
+        const took = await turn(startAnother)
         if (took === 0 && !again) return
       } catch (thrown) {
         const error = toError(thrown)
@@ -83,7 +81,7 @@ export function startSlots({ slots, turn, nextDueMs, onError }: SlotsOptions) {
     async stop(): Promise<void> {
       stopped = true
       clearTimeout(timer)
-      await Promise.all(running.values())
+      await Promise.all(running)
     },
   }
 }
