@@ -41,7 +41,12 @@ export type { Event, EventSubscription, HandleOptions, PerformOptions } from './
 export { exponential, fixed, notNow, permanent } from './engine/worker/retry.ts'
 export { startWorker } from './engine/worker/worker.ts'
 export type { Worker, WorkerOptions } from './engine/worker/worker.ts'
-export { discardDeadLetters, listDeadLetters, redriveDeadLetters, showDeadLetter } from './engine/worker/dead-letters.ts'
+export {
+  discardDeadLetters,
+  listDeadLetters,
+  redriveDeadLetters,
+  showDeadLetter,
+} from './engine/worker/dead-letters.ts'
 export { guardAgainstExit } from './engine/worker/exit-guard.ts'
 export type { Observer } from './engine/telemetry/observer.ts'
 export type * from './engine/transport.ts'

@@ -64,7 +64,7 @@ interface Killing {
 async function killEverySecond(fleet: Fleet, { times, postgres, at }: Killing): Promise<void> {
   const began = systemClock.monotonic()
   for (let kill = 1; kill <= times; kill++) {
-    await sleep(systemClock, began + kill * 1000 - systemClock.monotonic())
+    await sleep(systemClock, Math.max(0, began + kill * 1000 - systemClock.monotonic()))
     if (kill === at) {
       await postgres?.kill()
       await postgres?.revive()

@@ -52,14 +52,35 @@ test('a commit that fails does not call the outside again', async () => {
 })
 
 test('a commit that hangs does not hold up the others for ever', async () => {
-  const calls: number[] = []
-  await using engine = await openCaller(calls, {
+  const hung = Promise.withResolvers<void>()
+  await using engine = await openCaller([], {
     deadline: '300ms',
-    commit: (_, tx, event) =>
-      event.data.act === 'hang' ? new Promise(() => {}) : takeEffect(tx, consumer, event.data),
+    commit(_, tx, event) {
+      if (event.data.act !== 'hang') return takeEffect(tx, consumer, event.data)
+      hung.resolve()
+      return new Promise(() => {})
+    },
   })
-  await engine.ask({}, { act: 'hang' }, {})
-  await waitFor(async () => (await engine.effects()).length === 2, { what: 'its neighbours are done' })
+  await engine.ask({ act: 'hang' })
+  await hung.promise
+  await engine.ask({ key: 'two', number: 2 }, { key: 'three', number: 3 })
+  await waitFor(async () => (await engine.effects()).length === 2, { what: 'the others are done' })
+})
+
+test.each([
+  ['a text that Postgres cannot store', 'zero \u0000 inside'],
+  ['half an emoji', '😀'.slice(0, 1)],
+])('a call that fails with %s dies alone', async (_, words) => {
+  await using engine = await openCaller([], {
+    async perform({ data }) {
+      if (data.act === 'bad') throw new Error(words)
+      return data.number
+    },
+  })
+  await engine.ask({}, { act: 'bad' }, {})
+  await engine.settled()
+  expect((await engine.effects()).map(({ number }) => number).sort()).toEqual([0, 2])
+  expect(await engine.deadLetters()).toMatchObject([{ reason: 'attempts', attempts: 3 }])
 })
 
 test('a commit that meets another server that is down dies alone', async () => {

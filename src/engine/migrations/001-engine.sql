@@ -118,16 +118,6 @@ create unique index dead_letters_once on kerp.dead_letters (consumer, event_id) 
 create index dead_letters_event on kerp.dead_letters (event_id);
 create index dead_letters_list on kerp.dead_letters (state, id);
 
--- Running processes. Each holds an advisory lock on its key for as long as it lives, so a row whose lock is free has crashed.
-create table kerp.processes (
-  lock_key   bigint primary key,
-  host       text not null,
-  pid        int not null,
-  roles      text[] not null,
-  version    text not null,
-  started_at timestamptz not null default now()
-);
-
 -- Events of one key share one of 16 lanes, which one transaction at a time takes from; those without a key are in the 17th.
 create function kerp.lane_of(key text) returns smallint language sql immutable parallel safe as
 $$ select coalesce(hashtext(key) & 15, 16)::smallint $$;

@@ -96,10 +96,11 @@ function startConsumer(subscription: EventSubscription, consumerId: number, part
   const options: ConsumeOptions = {
     inFlight:
       subscription.inFlight ?? (subscription.kind === 'handle' ? defaults.handleInFlight : defaults.performInFlight),
-    batch: Math.min(
-      transport.capabilities.maxBatch,
-      (subscription.kind === 'handle' && subscription.batch) || defaults.batch,
-    ),
+    // Outside calls are not batched: each is acknowledged as soon as it is done.
+    batch:
+      subscription.kind === 'perform'
+        ? 1
+        : Math.min(transport.capabilities.maxBatch, subscription.batch ?? defaults.batch),
     lease: (subscription.kind === 'perform' && subscription.lease) || defaults.lease,
     parallel: (subscription.kind === 'handle' && subscription.parallel) || defaults.parallel,
     deadLetter: deadLetterSink(database),
@@ -119,7 +120,31 @@ function startConsumer(subscription: EventSubscription, consumerId: number, part
     subscription.kind === 'handle'
       ? handling(subscription, consumerId, parts, verdict)
       : performing(subscription, consumerId, parts, verdict)
-  return transport.consume(declare(subscription), handle, options)
+  return transport.consume(declare(subscription), buryWhatKills(subscription, handle, verdict), options)
+}
+
+/**
+ * A message whose worker died is handed out again with one attempt more, without anybody having judged it. So what kills its workers
+ * runs out of attempts too.
+ */
+function buryWhatKills(
+  { attempts = defaultAttempts }: EventSubscription,
+  handle: HandleBatch,
+  verdict: Verdict,
+): HandleBatch {
+  return async (batch) => {
+    const alive = batch.filter(({ attempt }) => attempt <= attempts)
+    const settlements = alive.length ? await handle(alive) : []
+    if (alive.length === batch.length) return settlements
+    const rest = settlements.values()
+    return batch.map((delivery) =>
+      delivery.attempt <= attempts ? rest.next().value! : verdict(delivery, killedItsWorkers(delivery)),
+    )
+  }
+}
+
+function killedItsWorkers({ attempt }: Delivery): KerpError {
+  return new KerpError('HANDLER_CRASHED', `its worker died ${attempt - 1} times while it was being handled`)
 }
 
 type Verdict = (delivery: Delivery, error: Error) => Settlement

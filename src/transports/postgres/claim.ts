@@ -120,19 +120,19 @@ function toPutBackRow({ row, eventId, afterMs, countsAttempt, error }: PutBack) 
  * Locks lanes that have work for the rest of the transaction. A statement of its own: the next one must see what whoever held
  * the lane before has committed, and Postgres takes a statement's view of the data before it waits for locks.
  */
-function lockLanes({ consumer, offset, lanes }: TakeOptions): Statement {
+function lockLanes({ consumer, offset, lanes, low }: TakeOptions): Statement {
+  const order = Array.from({ length: laneCount }, (_, index) => (index + offset) % laneCount)
+  // Not EXISTS: the planner may answer that from a list of all lanes that it makes by reading the whole queue (56 ms).
   return sql`
     select set_config('kerp.lanes', coalesce((
       select string_agg(lane::text, ',') from (
-        select lane from (
-          select ((g + ${offset}::int) % ${laneCount}::int)::smallint as lane from generate_series(0, ${laneCount}::int - 1) g
-        ) choice
+        select lane from unnest(${order}::smallint[], ${order.map((lane) => low[lane])}::bigint[]) as choice (lane, low)
         where case
-          -- Not EXISTS: the planner may answer that from a list of all lanes that it makes by reading the whole queue (56 ms).
           when (select true from kerp.deliveries d
-                where d.consumer_id = ${consumer}::int and d.lane = choice.lane and d.due_at is null order by d.id limit 1)
-            or (select true from kerp.deliveries d
-                where d.consumer_id = ${consumer}::int and d.lane = choice.lane and d.due_at <= now() order by d.due_at limit 1)
+                where d.consumer_id = ${consumer}::int and d.lane = choice.lane and d.due_at is null and d.id > choice.low order by d.id limit 1)
+            or ((select true from kerp.deliveries d where d.consumer_id = ${consumer}::int and d.due_at is not null limit 1)
+              and (select true from kerp.deliveries d
+                where d.consumer_id = ${consumer}::int and d.lane = choice.lane and d.due_at <= now() order by d.due_at limit 1))
           then pg_try_advisory_xact_lock(${consumer}::int, lane) else false end
         limit ${lanes}::int
       ) locked), ''), true)`

@@ -14,7 +14,7 @@ import type {
   Settlement,
 } from '../../engine/transport.ts'
 import { laneControl } from './lane-control.ts'
-import { startSlots } from './slots.ts'
+import { endWithin, startSlots } from './slots.ts'
 import type { Row } from './claim.ts'
 import { putBack, take, takeAgain } from './claim.ts'
 import { bury, isHeldBack, nextDueMs, postpone, unburied } from './settle.ts'
@@ -200,9 +200,7 @@ export function consumeInside({ database, consumer, number, handle, options, lis
     },
     async drain(graceMs) {
       unlisten()
-      const timer = setTimeout(() => aborter.abort(), graceMs)
-      await slots.stop()
-      clearTimeout(timer)
+      await endWithin(graceMs, slots.stop(), () => aborter.abort())
     },
   }
 }

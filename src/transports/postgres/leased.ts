@@ -4,7 +4,7 @@ import { milliseconds } from '../../kernel/duration.ts'
 import type { Database } from '../../engine/database/database.ts'
 import type { Consumer, ConsumeOptions, Delivery, HandleBatch, Settlement } from '../../engine/transport.ts'
 import { laneControl } from './lane-control.ts'
-import { startSlots } from './slots.ts'
+import { endWithin, startSlots } from './slots.ts'
 import type { Row } from './claim.ts'
 import { lease } from './claim.ts'
 import { bury, extend, giveBack, isHeldBack, nextDueMs, postpone, remove } from './settle.ts'
@@ -27,13 +27,17 @@ interface Held {
   leasedUntil: number
 }
 
+/** Leased by one statement, though handled one by one. */
+const fetchAtOnce = 50
+
 /**
  * For handlers that call the outside, which must not hold a transaction: rows are handed out with a lease, which is extended until
  * they are settled. Every hand-out counts `claims` up, so what a worker says after it lost its lease finds no row.
  */
 export function consumeLeased({ database, consumer, number, handle, options, listen }: LeasedOptions): Consumer {
   const leaseMs = milliseconds(options.lease)
-  const control = laneControl(options.batch, process.pid)
+  const oneByOne = options.batch === 1
+  const control = laneControl(oneByOne ? fetchAtOnce : options.batch, process.pid)
   let consumerId = 0
   const onError = options.onError ?? (() => {})
   const held = new Set<Held>()
@@ -53,16 +57,16 @@ export function consumeLeased({ database, consumer, number, handle, options, lis
       await new Promise<void>((resolve) => (freed = resolve))
       return 1
     }
-    const limit = Math.min(room, options.batch)
+    const limit = Math.min(room, oneByOne ? fetchAtOnce : options.batch)
     const leasedUntil = performance.now() + leaseMs
     const rows = await database.transaction((tx) => lease(tx, control.next(consumerId, limit), leaseMs), { retries: 0 })
     control.claimed(rows)
     control.took(rows)
     if (rows.length === 0) return 0
-    const batch = rows.map((row) => toHeld(row, leasedUntil))
-    for (const each of batch) held.add(each)
-    if (draining) await handBack(batch)
-    else track(work(batch))
+    const fetched = rows.map((row) => toHeld(row, leasedUntil))
+    for (const each of fetched) held.add(each)
+    if (draining) await handBack(fetched)
+    else for (const batch of oneByOne ? byKey(fetched) : [fetched]) track(work(batch))
     return rows.length
   }
 
@@ -172,18 +176,19 @@ export function consumeLeased({ database, consumer, number, handle, options, lis
     async drain(graceMs) {
       draining = true
       unlisten()
-      const timer = setTimeout(
-        () =>
-          held.forEach(({ aborter }) => aborter.abort(new KerpError('DEADLINE_EXCEEDED', 'the worker is stopping'))),
-        graceMs,
-      )
       freed()
-      await slots.stop()
-      await Promise.all(working)
-      clearTimeout(timer)
+      const ended = slots.stop().then(() => Promise.all(working))
+      await endWithin(graceMs, ended, () => {
+        for (const { aborter } of held) aborter.abort(new KerpError('DEADLINE_EXCEEDED', 'the worker is stopping'))
+      })
       clearInterval(heartbeat)
     },
   }
+}
+
+/** Each by itself, so that a slow one keeps nobody waiting; those of one key together, as they have to be in order. */
+function byKey(fetched: readonly Held[]): Iterable<Held[]> {
+  return Map.groupBy(fetched, ({ row, delivery }) => row.key ?? delivery).values()
 }
 
 function toHeld(row: Row, leasedUntil: number): Held {

@@ -85,3 +85,17 @@ export function startSlots({ slots, turn, nextDueMs, onError }: SlotsOptions) {
     },
   }
 }
+
+/** After its signal was aborted a handler has this long to give up; then it is left alone, and its message comes back by itself. */
+const lastWordMs = 250
+
+/** Waits for `work`, aborts it when the grace time is over, and does not let one that is deaf to that hold everything up. */
+export async function endWithin(graceMs: number, work: Promise<unknown>, abort: () => void): Promise<void> {
+  const { promise: over, resolve } = Promise.withResolvers<void>()
+  let timer = setTimeout(() => {
+    abort()
+    timer = setTimeout(resolve, lastWordMs)
+  }, graceMs)
+  await Promise.race([work, over])
+  clearTimeout(timer)
+}
