@@ -130,13 +130,14 @@ async function startRoles(
   started: AsyncDisposableStack,
   parts: RoleParts,
 ): Promise<void> {
-  const { database, hints, transport, subscriptions, clock, observer, log } = parts
+  const { database, transport, subscriptions, clock, observer, log } = parts
   if (roles.includes('relay') || roles.includes('worker')) {
     const housekeeping = startHousekeeping({ database, keepDays: historyDays, observer, clock })
     started.defer(() => housekeeping.stop())
   }
   if (roles.includes('relay')) {
-    const relay = startRelay({ database, hints, transport, observer, clock })
+    // Without hints: events go straight to their consumers, so the outbox holds only what was emitted before that was so.
+    const relay = startRelay({ database, transport, observer, clock })
     started.defer(() => step(log, 'stopping the relay', () => relay.stop()))
   }
   if (roles.includes('worker')) {

@@ -137,6 +137,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
       begun.catch(() => {})
       const result = await (limit ? Promise.race([work(tx), limit.expired]) : work(tx))
       await begun
+      tx.flush()
       tx.close('it has been committed')
       const { command } = await send(client, { text: 'commit' })
       if (command === 'ROLLBACK') {

@@ -21,6 +21,11 @@ export interface Tx extends Queryable {
   in(context: EventContext): Tx
   /** Tells the waiting consumers of these events, once this has committed. */
   emitted(eventType: string): void
+  /**
+   * Leaves an item to be written together with all others of the same turn of the event loop, by the one statement that `write` makes
+   * of them: a group of handlers that emit one event each costs one statement.
+   */
+  gather<Item>(write: (items: Item[]) => Statement, item: Item): Promise<void>
 }
 
 const asText = { getTypeParser: () => (text: string) => text }
@@ -34,10 +39,11 @@ export interface TxState {
   /** The handle inside an open savepoint: the others wait, or its rollback would undo statements of theirs. */
   savepoint: { handle: TxHandle; done: Promise<void> } | undefined
   depth: number
+  gathered: { write: (items: any[]) => Statement; items: unknown[]; sent: PromiseWithResolvers<void> } | undefined
 }
 
 export function openTxState(client: pg.ClientBase): TxState {
-  return { client, emittedTypes: new Set(), closed: undefined, savepoint: undefined, depth: 0 }
+  return { client, emittedTypes: new Set(), closed: undefined, savepoint: undefined, depth: 0, gathered: undefined }
 }
 
 /** A class because every message of a group has a handle of its own, by the thousand a second. */
@@ -62,6 +68,8 @@ export class TxHandle implements Tx {
   }
 
   query(text: string, values?: unknown[]): Promise<{ rows: any[] }> {
+    // It may be a savepoint of somebody's own.
+    this.flush()
     return this.#send(values === undefined ? { text } : { text, values })
   }
 
@@ -80,18 +88,23 @@ export class TxHandle implements Tx {
 
   async transaction<T>(work: (tx: Tx) => Promise<T>): Promise<T> {
     const state = this.#state
-    await this.#turn()
+    // Others may have waited for the same turn.
+    do await this.#turn()
+    while (state.savepoint && !this.#isWithin(state.savepoint.handle))
     let finish = () => {}
     const before = state.savepoint
     const inner = new TxHandle(state, this.context, this)
     state.savepoint = { handle: inner, done: new Promise((resolve) => (finish = resolve)) }
     const name = `kerp_${++state.depth}`
     try {
+      this.flush()
       await send(state.client, { text: `savepoint ${name}` })
       const result = await work(inner)
+      this.flush()
       await send(state.client, { text: `release savepoint ${name}` })
       return result
     } catch (error) {
+      this.flush()
       if (!state.closed) await send(state.client, { text: `rollback to savepoint ${name}; release savepoint ${name}` })
       throw error
     } finally {
@@ -99,6 +112,34 @@ export class TxHandle implements Tx {
       state.savepoint = before
       finish()
     }
+  }
+
+  gather<Item>(write: (items: Item[]) => Statement, item: Item): Promise<void> {
+    const mustWait = this.#state.savepoint || this.#closedReason()
+    return forgettable(mustWait ? this.#turn().then(() => this.#gather(write, item)) : this.#gather(write, item))
+  }
+
+  #gather<Item>(write: (items: Item[]) => Statement, item: Item): Promise<void> {
+    const state = this.#state
+    if (state.gathered?.write !== write) {
+      this.flush()
+      state.gathered = { write, items: [], sent: Promise.withResolvers<void>() }
+      // After everything that was woken by the same answer of the server, so that all of it goes together.
+      process.nextTick(() => this.flush())
+    }
+    state.gathered!.items.push(item)
+    return state.gathered!.sent.promise
+  }
+
+  /** Sends what was gathered: before a savepoint begins or ends, and before the commit. */
+  flush(): void {
+    const state = this.#state
+    const { gathered } = state
+    if (!gathered) return
+    state.gathered = undefined
+    const { write, items, sent } = gathered
+    if (state.closed) return sent.reject(closedError(state.closed))
+    send(state.client, toQuery(write(items))).then(() => sent.resolve(), sent.reject)
   }
 
   /** Called by whoever opened it: from here on a forgotten `await` ends in an error instead of in somebody else's transaction. */
@@ -118,11 +159,7 @@ export class TxHandle implements Tx {
   async #turn(): Promise<void> {
     for (;;) {
       const reason = this.#closedReason()
-      if (reason) {
-        throw new KerpError('TRANSACTION_CLOSED', `a query came after the transaction was over: ${reason}`, {
-          hint: 'await every query inside the function that was given the transaction',
-        })
-      }
+      if (reason) throw closedError(reason)
       const open = this.#state.savepoint
       if (!open || this.#isWithin(open.handle)) return
       await open.done
@@ -140,6 +177,12 @@ export class TxHandle implements Tx {
     for (let handle: TxHandle | undefined = this; handle; handle = handle.#parent) if (handle === ancestor) return true
     return false
   }
+}
+
+function closedError(reason: string): KerpError {
+  return new KerpError('TRANSACTION_CLOSED', `a query came after the transaction was over: ${reason}`, {
+    hint: 'await every query inside the function that was given the transaction',
+  })
 }
 
 /** A query that nobody awaits must not end the process by its failure; that still makes the commit fail. */

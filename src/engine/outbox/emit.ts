@@ -9,6 +9,7 @@ import type { Queryable } from '../database/connection.ts'
 import type { Tx } from '../database/transaction.ts'
 import { defaultContext } from '../database/database.ts'
 import { sql } from '../database/sql.ts'
+import type { Statement } from '../database/sql.ts'
 
 export interface EmitOptions extends Partial<EventContext> {
   /** In place of the key that the event type declares. */
@@ -43,7 +44,7 @@ export async function emitAll(
   if (events.length === 0) return []
   const context = { ...('context' in tx ? tx.context : defaultContext), ...options }
   const rows = events.map(([type, data]) => toRow(toEnvelope(type, data, context, options)))
-  await write(tx, JSON.stringify(rows))
+  await write(tx, rows)
   if ('emitted' in tx) for (const [type] of events) tx.emitted(type.name)
   return rows.map((row) => row.event_id)
 }
@@ -89,7 +90,12 @@ export function toRow(envelope: Envelope): EmitRow {
   return { event_id: eventId, event_type: eventType, company_id: companyId, key, envelope: text }
 }
 
-async function write(tx: Queryable | Tx, batch: string): Promise<void> {
-  if ('run' in tx) await tx.run(sql`select kerp.emit(${batch})`)
-  else await tx.query('select kerp.emit($1)', [batch])
+/** In a transaction of ours, events emitted side by side are written together. */
+async function write(tx: Queryable | Tx, rows: EmitRow[]): Promise<void> {
+  if ('gather' in tx) await Promise.all(rows.map((row) => tx.gather(emitStatement, row)))
+  else await tx.query('select kerp.emit($1)', [JSON.stringify(rows)])
+}
+
+function emitStatement(rows: EmitRow[]): Statement {
+  return sql`select kerp.emit(${JSON.stringify(rows)})`
 }

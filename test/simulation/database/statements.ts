@@ -1,0 +1,100 @@
+import type { Envelope } from '../../../src/kernel/envelope.ts'
+import type { DeadLetter } from '../../../src/engine/transport.ts'
+import { hash } from '../random.ts'
+import { sqlError } from './errors.ts'
+import type { SimServer } from './server.ts'
+import type { Effect, SimTransaction } from './transaction.ts'
+
+type Statement = (
+  tx: SimTransaction,
+  values: never[],
+  server: SimServer,
+) => readonly unknown[] | Promise<readonly unknown[]>
+
+/** Few, so that there is company in each. */
+const usedShards = 3
+
+/** What the engine sends, and in plain words what the simulator's own stores and handlers do. */
+export const statements: Readonly<Record<string, (...args: Parameters<Statement>) => Promise<unknown[]>>> = all({
+  'select kerp.emit($1)': (tx, [batch]: [string], server) => {
+    for (const row of JSON.parse(batch) as { event_id: string; key: string | null; envelope: string }[]) {
+      const id = server.nextNumber()
+      const envelope = JSON.parse(row.envelope) as Envelope
+      tx.put('events', row.event_id, envelope)
+      tx.put('outbox', String(id), { id, shard: hash(row.key ?? row.event_id) % usedShards, envelope })
+    }
+    return []
+  },
+
+  'outbox: shards with rows': (_tx, _values, server) => [
+    ...new Set([...server.table('outbox').values()].map(({ shard }) => shard)),
+  ],
+  'outbox: read a shard': (_tx, [shard, afterId, limit]: [number, number, number], server) =>
+    [...server.table('outbox').values()]
+      .filter((row) => row.shard === shard && row.id > afterId)
+      .sort((one, other) => one.id - other.id)
+      .slice(0, limit),
+  'outbox: delete': async (tx, [ids]: [number[]]) => {
+    for (const id of [...ids].sort((one, other) => one - other)) {
+      await tx.lock('outbox', String(id))
+      tx.put('outbox', String(id), undefined)
+    }
+    return []
+  },
+
+  'inbox: remember': async (tx, [consumer, eventIds]: [string, string[]]) => {
+    const fresh: string[] = []
+    for (const id of eventIds) if (await tx.insert('inbox', `${consumer} ${id}`, true)) fresh.push(id)
+    return fresh
+  },
+  'write a receipt': () => [],
+
+  'kept results: find': (_tx, [consumer, eventIds]: [string, string[]], server) =>
+    eventIds.flatMap((id) => {
+      const kept = server.table('kept').get(`${consumer} ${id}`)
+      return kept ? [{ id, result: kept.result }] : []
+    }),
+  'kept results: keep': async (tx, [consumer, eventId, result]: [string, string, unknown]) => {
+    await tx.insert('kept', `${consumer} ${eventId}`, { result })
+    return []
+  },
+  'kept results: drop': async (tx, [consumer, eventIds]: [string, string[]]) => {
+    for (const id of [...eventIds].sort()) {
+      if (tx.get('kept', `${consumer} ${id}`) === undefined) continue
+      await tx.lock('kept', `${consumer} ${id}`)
+      tx.put('kept', `${consumer} ${id}`, undefined)
+    }
+    return []
+  },
+
+  'dead letters: insert': async (tx, [letter]: [DeadLetter]) => {
+    await tx.insert('dead', `${letter.consumer} ${letter.envelope?.eventId}`, letter)
+    return []
+  },
+
+  /** Locks the row of a key and counts its events, so that those who emit for one key do it one after the other. */
+  'next step of a key': async (tx, [key]: [string]) => {
+    await tx.lock('versions', key)
+    const step = (tx.get('versions', key) ?? 0) + 1
+    tx.put('versions', key, step)
+    return [step]
+  },
+  /** Nothing in the table would refuse the same effect twice: that is for the engine to avoid. */
+  'take effect': (tx, [effect]: [Effect], server) => {
+    tx.put('effects', String(server.nextNumber()), effect)
+    return []
+  },
+  'break a rule': () => {
+    throw sqlError('23514', 'new row violates check constraint')
+  },
+})
+
+function all(given: Record<string, (tx: SimTransaction, values: never, server: SimServer) => unknown>) {
+  return Object.fromEntries(
+    Object.entries(given).map(([text, statement]) => [
+      text,
+      async (tx: SimTransaction, values: never[], server: SimServer) =>
+        (await statement(tx, values as never, server)) as unknown[],
+    ]),
+  )
+}
