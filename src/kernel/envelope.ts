@@ -1,4 +1,5 @@
 import { KerpError } from './errors.ts'
+import { isUuid } from './ids.ts'
 
 /** An event on its way: the standard body (`eventId`, `eventType`, `timestamp`, `data`) and what travels beside it as headers. */
 export interface Envelope {
@@ -40,17 +41,13 @@ export function toMessage(envelope: Envelope): Message {
 export function fromMessage({ body, headers }: Message): Envelope {
   const parsed = parseObject(body)
   const { eventId, eventType, timestamp } = parsed
-  if (
-    typeof eventId !== 'string' ||
-    typeof eventType !== 'string' ||
-    typeof timestamp !== 'string' ||
-    !('data' in parsed)
-  ) {
-    throw new KerpError('MESSAGE_UNREADABLE', 'a message needs eventId, eventType, timestamp and data')
-  }
+  if (typeof eventId !== 'string' || !isUuid(eventId)) throw unreadable('eventId is not a UUID')
+  if (typeof eventType !== 'string' || eventType === '') throw unreadable('eventType is missing')
+  if (typeof timestamp !== 'string' || Number.isNaN(Date.parse(timestamp))) throw unreadable('timestamp is not a time')
+  if (!('data' in parsed)) throw unreadable('data are missing')
   const version = Number(headers['version'] ?? 1)
   if (!Number.isInteger(version) || version < 1) {
-    throw new KerpError('MESSAGE_UNREADABLE', `the header version is '${headers['version']}', not a number from 1 up`)
+    throw unreadable(`the header version is '${headers['version']}', not a number from 1 up`)
   }
   const envelope: Record<string, unknown> = {
     eventId,
@@ -65,13 +62,21 @@ export function fromMessage({ body, headers }: Message): Envelope {
   return envelope as unknown as Envelope
 }
 
+function unreadable(what: string, cause?: unknown): KerpError {
+  return new KerpError(
+    'MESSAGE_UNREADABLE',
+    `the message is not an event: ${what}`,
+    cause === undefined ? {} : { cause },
+  )
+}
+
 function parseObject(body: string): Record<string, unknown> {
   try {
     const parsed: unknown = JSON.parse(body)
     if (typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed))
       return parsed as Record<string, unknown>
   } catch (cause) {
-    throw new KerpError('MESSAGE_UNREADABLE', 'the message is not JSON', { cause })
+    throw unreadable('it is not JSON', cause)
   }
-  throw new KerpError('MESSAGE_UNREADABLE', 'the message is not a JSON object')
+  throw unreadable('it is not a JSON object')
 }

@@ -48,7 +48,7 @@ export class KerpError extends Error {
   readonly details: unknown
 
   constructor(code: ErrorCode, message: string, extras: ErrorExtras = {}) {
-    super(message, extras.cause === undefined ? undefined : { cause: extras.cause })
+    super(message, 'cause' in extras ? { cause: extras.cause } : undefined)
     this.name = 'KerpError'
     this.code = code
     this.hint = extras.hint
@@ -63,7 +63,15 @@ export function isKerpError(error: unknown, code?: ErrorCode): error is KerpErro
 /** Handlers may throw anything; whoever reads the failure needs an Error. */
 export function toError(thrown: unknown): Error {
   if (thrown instanceof Error) return thrown
-  return new KerpError('HANDLER_FAILED', `thrown: ${String(thrown)}`, { cause: thrown })
+  return new KerpError('HANDLER_FAILED', `thrown: ${inWords(thrown)}`, { cause: thrown })
+}
+
+function inWords(thrown: unknown): string {
+  try {
+    return String(thrown)
+  } catch {
+    return 'something that cannot be written as text'
+  }
 }
 
 export function messageOf(thrown: unknown): string {

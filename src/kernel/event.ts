@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { KerpError } from './errors.ts'
+import { KerpError, messageOf } from './errors.ts'
 
 /** What is declared of an event once, for everyone who publishes or consumes it. */
 export interface EventType<Schema extends z.ZodType = z.ZodType> {
@@ -52,7 +52,13 @@ export function defineEvent<Schema extends z.ZodType>(
           'EVENT_INVALID',
           `${name} version ${from} cannot be brought to version ${version}: upcast ${step} is missing`,
         )
-      data = toNext(data as never)
+      try {
+        data = toNext(data as never)
+      } catch (cause) {
+        throw new KerpError('EVENT_INVALID', `data of ${name} are not of version ${step}: ${messageOf(cause)}`, {
+          cause,
+        })
+      }
     }
     const result = schema.safeParse(data)
     if (!result.success) throw invalid(result.error)

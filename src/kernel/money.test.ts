@@ -27,7 +27,7 @@ describe('won', () => {
     '+5',
     '--5',
     '원',
-  ])('refuses %j', (given) => expect(() => won(given)).toThrow(expect.objectContaining({ code: 'INPUT_INVALID' })))
+  ])('refuses %s', (given) => expect(() => won(given)).toThrow(expect.objectContaining({ code: 'INPUT_INVALID' })))
 })
 
 describe('allocate', () => {
@@ -59,7 +59,8 @@ describe('allocate', () => {
     expect(allocate(-10n, [1n, 1n, 1n])).toEqual([-4n, -3n, -3n])
   })
 
-  test.each([[[]], [[0n, 0n]], [[1n, -1n]], [[-1n]]])('refuses weights that say nothing: %j', (given) => {
+  test.each([{ weights: [] }, { weights: [0n, 0n] }, { weights: [1n, -1n] }, { weights: [-1n] }])(
+ 'refuses weights that say nothing: $weights', ({ weights: given }) => {
     expect(() => allocate(1n, given)).toThrow(expect.objectContaining({ code: 'INPUT_INVALID' }))
   })
 })

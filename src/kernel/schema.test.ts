@@ -28,17 +28,17 @@ describe('won', () => {
 })
 
 describe('text', () => {
-  const schema = textSchema(20)
+  const schema = textSchema(30)
 
   test.each(['김하늘', "O'Neill; drop table x --", '👩‍👩‍👧 "hi"', 'tab\tand\nline', '\\u0000'])('takes %j', (text) => {
     expect(schema.parse(text)).toBe(text)
   })
 
   test('is trimmed before it is measured', () => {
-    expect(schema.parse(`  ${'x'.repeat(20)}\n`)).toBe('x'.repeat(20))
+    expect(schema.parse(`  ${'x'.repeat(30)}\n`)).toBe('x'.repeat(30))
   })
 
-  test.each(['', '   ', 'a\u0000b', '\ud83d', 'half \udc00', 'x'.repeat(21)])('refuses %j', (text) => {
+  test.each(['', '   ', 'a\u0000b', '\ud83d', 'half \udc00', 'x'.repeat(31)])('refuses %j', (text) => {
     expect(schema.safeParse(text).success).toBe(false)
   })
 })

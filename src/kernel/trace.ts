@@ -18,7 +18,8 @@ export function contextOf(event: Envelope): EventContext {
   }
 }
 
-const pattern = /^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$/
+/** All zeros is no id. */
+const pattern = /^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/
 
 /** The caller's W3C `traceparent` if it is a valid one, else the start of a trace of our own. */
 export function traceparentFrom(header: string | undefined): string {
