@@ -40,11 +40,8 @@ export function toMessage(envelope: Envelope): Message {
 
 export function fromMessage({ body, headers }: Message): Envelope {
   const parsed = parseObject(body)
+  checkBody(parsed)
   const { eventId, eventType, timestamp } = parsed
-  if (typeof eventId !== 'string' || !isUuid(eventId)) throw unreadable('eventId is not a UUID')
-  if (typeof eventType !== 'string' || eventType === '') throw unreadable('eventType is missing')
-  if (typeof timestamp !== 'string' || Number.isNaN(Date.parse(timestamp))) throw unreadable('timestamp is not a time')
-  if (!('data' in parsed)) throw unreadable('data are missing')
   const version = Number(headers['version'] ?? 1)
   if (!Number.isInteger(version) || version < 1) {
     throw unreadable(`the header version is '${headers['version']}', not a number from 1 up`)
@@ -60,6 +57,28 @@ export function fromMessage({ body, headers }: Message): Envelope {
   }
   for (const name of optionalHeaders) if (headers[name] !== undefined) envelope[name] = headers[name]
   return envelope as unknown as Envelope
+}
+
+/** From its whole JSON, as it is stored: by us or by whoever else writes into our tables. */
+export function readEnvelope(text: string): Envelope {
+  const envelope = parseObject(text)
+  checkBody(envelope)
+  const { version, key, companyId } = envelope
+  if (typeof version !== 'number' || !Number.isInteger(version) || version < 1)
+    throw unreadable('version is not a number from 1 up')
+  if (key !== null && typeof key !== 'string') throw unreadable('key is neither text nor null')
+  if (typeof companyId !== 'string') throw unreadable('companyId is missing')
+  return envelope as unknown as Envelope
+}
+
+function checkBody(
+  parsed: Record<string, unknown>,
+): asserts parsed is Record<string, unknown> & Pick<Envelope, 'eventId' | 'eventType' | 'timestamp' | 'data'> {
+  const { eventId, eventType, timestamp } = parsed
+  if (typeof eventId !== 'string' || !isUuid(eventId)) throw unreadable('eventId is not a UUID')
+  if (typeof eventType !== 'string' || eventType === '') throw unreadable('eventType is missing')
+  if (typeof timestamp !== 'string' || Number.isNaN(Date.parse(timestamp))) throw unreadable('timestamp is not a time')
+  if (!('data' in parsed)) throw unreadable('data are missing')
 }
 
 function unreadable(what: string, cause?: unknown): KerpError {

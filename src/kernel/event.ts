@@ -44,6 +44,11 @@ export function defineEvent<Schema extends z.ZodType>(
   }
 
   function decode(wire: unknown, from: number): z.output<Schema> {
+    if (from > version) {
+      throw new KerpError('EVENT_TOO_NEW', `${name} is of version ${from}, and this program knows ${version}`, {
+        hint: 'it waits for a program that knows it',
+      })
+    }
     let data = wire
     for (let step = from; step < version; step++) {
       const toNext = upcast[step]

@@ -60,9 +60,11 @@ describe('allocate', () => {
   })
 
   test.each([{ weights: [] }, { weights: [0n, 0n] }, { weights: [1n, -1n] }, { weights: [-1n] }])(
- 'refuses weights that say nothing: $weights', ({ weights: given }) => {
-    expect(() => allocate(1n, given)).toThrow(expect.objectContaining({ code: 'INPUT_INVALID' }))
-  })
+    'refuses weights that say nothing: $weights',
+    ({ weights: given }) => {
+      expect(() => allocate(1n, given)).toThrow(expect.objectContaining({ code: 'INPUT_INVALID' }))
+    },
+  )
 })
 
 test('is written as people write it, also when it is larger than a float', () => {

@@ -50,8 +50,8 @@ describe('a handler that ends its process', () => {
     await stage.ask({ act: 'do' }, { act: 'call-crash' }, { act: 'do' })
     const crashes = await restartUntilSettled(stage, 8)
     expect(crashes).toBeLessThan(8)
-    expect(numbersOf(await stage.effects('chaos.caller'))).toEqual([0, 2])
     expect(await stage.deadLetters()).toMatchObject([{ error: [{ code: 'HANDLER_CRASHED' }] }])
+    expect(numbersOf(await stage.effects('chaos.caller'))).toEqual([0, 2])
   })
 })
 

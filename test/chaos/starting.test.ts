@@ -3,10 +3,13 @@ import { createServer } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import pg from 'pg'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { systemClock } from '../../src/kernel/clock.ts'
 import type { TestDatabase } from '../../src/testing/postgres.ts'
 import { testDatabase } from '../../src/testing/postgres.ts'
+import { waitFor } from '../../src/testing/wait.ts'
+import { killablePostgres } from './postgres.ts'
 import { cli, endAll, freePort, startKerp, startProcess } from './processes.ts'
 
 let home: TestDatabase
@@ -52,6 +55,32 @@ test('a server that is not there yet is waited for, and whoever waits can be sto
   await kerp.kill('SIGTERM')
   expect(systemClock.monotonic() - began).toBeLessThan(quicklyMs)
 })
+
+test('a server that goes away in the middle of a start is waited for too', { timeout: 60_000 }, async () => {
+  await using postgres = await killablePostgres()
+  const first = startKerp(['--role', 'worker'], { DATABASE_URL: postgres.url })
+  await first.says(/kerp is ready/)
+  await first.kill('SIGKILL')
+  for (const connections of [1, 2, 3]) {
+    await untilConnected(postgres.url, (count) => count === 0)
+    const kerp = startKerp(['--role', 'worker'], { DATABASE_URL: postgres.url, LOG_LEVEL: 'warn' })
+    await untilConnected(postgres.url, (count) => count >= connections)
+    await postgres.kill()
+    await postgres.revive()
+    await kerp.says(/kerp is ready/)
+    await kerp.kill('SIGKILL')
+  }
+})
+
+async function untilConnected(url: string, fits: (count: number) => boolean): Promise<void> {
+  const client = new pg.Client({ connectionString: url })
+  client.on('error', () => {})
+  await client.connect()
+  const count = `select count(*)::int as count from pg_stat_activity where datname = 'kerp' and pid <> pg_backend_pid()
+    and backend_type = 'client backend' and application_name = 'kerp'`
+  await waitFor(async () => fits((await client.query<{ count: number }>(count)).rows[0]!.count), { everyMs: 1 })
+  await client.end()
+}
 
 test('a command does not wait for a server that is not there', async () => {
   const url = `postgres://kerp@127.0.0.1:${await freePort()}/kerp`

@@ -67,7 +67,7 @@ export function subscriptionsFor(world: World, process: SimProcess, emitOptions:
     on(InvoiceAsked, {
       ...common('invoicer'),
       deadline: '5s',
-      perform: (event, { idempotencyKey }) => world.outside.call(process, 'invoicer', idempotencyKey, act('invoicer', event)),
+      perform: (event, call) => world.outside.call(process, 'invoicer', call, act('invoicer', event)),
       async commit(answer, tx, event) {
         await takeEffect(tx, 'invoicer', event, answer)
         await cause(act('invoicer at commit', event), tx)
@@ -77,7 +77,7 @@ export function subscriptionsFor(world: World, process: SimProcess, emitOptions:
     on(NoteTaken, {
       ...common('mailer'),
       deadline: '5s',
-      perform: (event, { idempotencyKey }) => world.outside.call(process, 'mailer', idempotencyKey, act('mailer', event)),
+      perform: (event, call) => world.outside.call(process, 'mailer', call, act('mailer', event)),
       async commit(answer, tx, event) {
         await takeEffect(tx, 'mailer', event, answer)
         await cause(act('mailer at commit', event), tx)
@@ -86,10 +86,10 @@ export function subscriptionsFor(world: World, process: SimProcess, emitOptions:
   ]
 }
 
-async function takeEffect(tx: Tx, consumer: string, event: Event<EventData>, answer?: string): Promise<void> {
+function takeEffect(tx: Tx, consumer: string, event: Event<EventData>, answer?: string): Promise<unknown> {
   const { eventId, key, data } = event
   const effect: Effect = { consumer, eventId, key, step: data.step, answer }
-  await tx.query('take effect', [effect])
+  return tx.query('take effect', [effect])
 }
 
 export async function nextStep(tx: Pick<Tx, 'query'>, key: string): Promise<number> {

@@ -15,14 +15,20 @@ export class Outside {
     this.#checker = checker
   }
 
-  async call(process: SimProcess, consumer: string, key: string, trouble: Trouble['kind'] | undefined): Promise<string> {
+  async call(
+    process: SimProcess,
+    consumer: string,
+    { idempotencyKey: key, signal }: { idempotencyKey: string; signal: AbortSignal },
+    trouble: Trouble['kind'] | undefined,
+  ): Promise<string> {
     this.#checker.calls.started(process, consumer, key)
     await sleep(process.clock, this.#dice.chance(0.1) ? this.#dice.between(200, 2500) : this.#dice.between(1, 60))
     if (trouble === 'refuse') throw permanent('the provider will never take it')
     if (trouble === 'not now') throw notNow(300)
     if (trouble === 'hang') await new Promise(() => {})
     if (trouble === 'outage') throw new Error('the provider is out of order')
-    this.#checker.calls.answered(process, consumer, key)
+    // An answer that comes too late is heard by nobody.
+    if (!signal.aborted) this.#checker.calls.answered(process, consumer, key)
     return answerTo(consumer, key)
   }
 }

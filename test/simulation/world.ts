@@ -13,6 +13,8 @@ import { Random } from './random.ts'
 /** Everything one run is made of. Nothing in it knows another run, the real time or real dice. */
 export interface World {
   readonly seed: number
+  /** Without the allowances for what the engine does not promise yet. */
+  readonly strict: boolean
   readonly plan: Plan
   readonly clock: VirtualClock
   readonly dice: Random
@@ -38,5 +40,5 @@ export function createWorld(seed: number, strict: boolean, print: ((line: string
   const checker = new Checker({ server, broker, strict, note })
   const faults = new Faults(clock, dice.fork('faults'), plan, note)
   const outside = new Outside(dice.fork('outside'), checker)
-  return { seed, plan, clock, dice, faults, server, broker, outside, checker, troubles: new Map(), note }
+  return { seed, strict, plan, clock, dice, faults, server, broker, outside, checker, troubles: new Map(), note }
 }

@@ -50,7 +50,9 @@ export function send(
       stream.uncork()
     })
   }
-  return client.query(statement)
+  const result = client.query(statement)
+  result.catch(noteIfLost)
+  return result
 }
 
 export function toQuery(statement: Statement): pg.QueryConfig {
@@ -78,12 +80,23 @@ const unreachable = new Set([
 const lostWords =
   /Connection terminated|Client has encountered a connection error|Client was closed|timeout expired|not queryable/
 
-/** True for failures that say nothing about the statement: the server is away, restarting or full. */
+const lost = new WeakSet<Error>()
+
+/** Remembers an error of a connection of ours, so that it is not mistaken for one that a handler met elsewhere. */
+export function markLost<E extends Error>(error: E): E {
+  lost.add(error)
+  return error
+}
+
+/** True for failures of our own connection, which say nothing about the statement: the server is away, restarting or full. */
 export function isConnectionError(error: unknown): boolean {
-  if (!(error instanceof Error)) return false
+  return error instanceof Error && lost.has(error)
+}
+
+function noteIfLost(error: unknown): void {
+  if (!(error instanceof Error)) return
   const { code } = error as { code?: string }
-  if (code !== undefined && (unreachable.has(code) || code === 'DATABASE_UNREACHABLE')) return true
-  return lostWords.test(error.message) || (error.cause !== undefined && isConnectionError(error.cause))
+  if ((code !== undefined && unreachable.has(code)) || lostWords.test(error.message)) markLost(error)
 }
 
 /** The reason why a connection could not be made, in words that say what to do. */
@@ -100,7 +113,9 @@ export function explainConnectFailure(cause: unknown, url: string): KerpError {
           : code === 'ENOTFOUND' || code === 'EAI_AGAIN'
             ? 'check the host name in DATABASE_URL'
             : 'check that PostgreSQL runs there and that DATABASE_URL is right; without DATABASE_URL the embedded PostgreSQL is used'
-  return new KerpError('DATABASE_UNREACHABLE', `cannot connect to ${where}: ${message || code}`, { cause, hint })
+  return markLost(
+    new KerpError('DATABASE_UNREACHABLE', `cannot connect to ${where}: ${message || code}`, { cause, hint }),
+  )
 }
 
 /** The URL without its password. */

@@ -22,9 +22,9 @@ describe('values', () => {
   test('bigint columns are bigints, beyond what a float can hold', async () => {
     await using database = await open()
     const amount = 9_007_199_254_740_993n
-    expect(await database.sql`select ${amount}::bigint as amount, count(*) as count from generate_series(1, 3)`).toEqual([
-      { amount, count: 3n },
-    ])
+    expect(
+      await database.sql`select ${amount}::bigint as amount, count(*) as count from generate_series(1, 3)`,
+    ).toEqual([{ amount, count: 3n }])
     expect(await database.transaction((tx) => tx.sql`select ${amount}::bigint as amount`)).toEqual([{ amount }])
     expect((await database.query('select 5::bigint as n, null::bigint as none')).rows).toEqual([{ n: 5n, none: null }])
   })
@@ -38,7 +38,9 @@ describe('values', () => {
 
   test('a statement made of pieces runs', async () => {
     await using database = await open()
-    const rows = await database.run(sql`select n::int from generate_series(${1}::int, ${9}::int) n where ${sql`n % ${4}::int = 0`}`)
+    const rows = await database.run(
+      sql`select n::int from generate_series(${1}::int, ${9}::int) n where ${sql`n % ${4}::int = 0`}`,
+    )
     expect(rows).toEqual([{ n: 4 }, { n: 8 }])
   })
 })
@@ -55,7 +57,11 @@ test('when no connection becomes free in time, says how many are in use and what
   const free = Promise.withResolvers<void>()
   const holders = [1, 2].map(() => database.transaction(() => free.promise))
   await waitFor(() => database.pool.total === 2)
-  const exhausted = { code: 'POOL_EXHAUSTED', message: expect.stringContaining('all 2'), hint: expect.stringContaining('KERP_POOL') }
+  const exhausted = {
+    code: 'POOL_EXHAUSTED',
+    message: expect.stringContaining('all 2'),
+    hint: expect.stringContaining('KERP_POOL'),
+  }
   await expect(database.sql`select 1`).rejects.toMatchObject(exhausted)
   await expect(database.transaction(async () => {})).rejects.toMatchObject(exhausted)
   free.resolve()
@@ -135,7 +141,10 @@ describe('a server that cannot be reached is told with its address and a fitting
   })
 
   test('the password is wrong', async () => {
-    const { message, hint } = (await failureOf(changed({ password: 'wrong-secret' }))) as { message: string; hint: string }
+    const { message, hint } = (await failureOf(changed({ password: 'wrong-secret' }))) as {
+      message: string
+      hint: string
+    }
     expect(message).not.toContain('wrong-secret')
     expect(hint).toContain('password')
   })

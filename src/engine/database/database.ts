@@ -2,7 +2,7 @@ import pg from 'pg'
 import { isKerpError, KerpError } from '../../kernel/errors.ts'
 import type { EventContext } from '../../kernel/trace.ts'
 import type { Client } from './connection.ts'
-import { connectionSettings, explainConnectFailure, isConnectionError, send, toQuery } from './connection.ts'
+import { connectionSettings, explainConnectFailure, isConnectionError, markLost, send, toQuery } from './connection.ts'
 import type { Statement } from './sql.ts'
 import { sql } from './sql.ts'
 import type { Tx } from './transaction.ts'
@@ -83,7 +83,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
       /timeout exceeded when trying to connect/.test(error.message) &&
       pool.totalCount >= max
     ) {
-      return new KerpError(
+      const exhausted = new KerpError(
         'POOL_EXHAUSTED',
         `no database connection became free within ${acquireTimeoutMs} ms; all ${max} are in use`,
         {
@@ -91,6 +91,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
           hint: 'raise KERP_POOL, or look for handlers that hold a transaction for long',
         },
       )
+      return markLost(exhausted)
     }
     await options.revive?.().catch(onError)
     return explainConnectFailure(error, url)
@@ -130,7 +131,8 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
     const state = openTxState(client)
     const tx = new TxHandle(state, given.context ?? defaultContext)
     const limit = given.deadlineMs === undefined ? undefined : startDeadline(tx, given.deadlineMs)
-    let broken = false
+    // Unless it is known to be over, nobody may get this connection with what is left of the transaction in it.
+    let over = false
     try {
       // Not awaited: it leaves together with the first statement of `work`.
       const begun = send(client, { text: given.isolation ? `begin isolation level ${given.isolation}` : 'begin' })
@@ -140,6 +142,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
       tx.flush()
       tx.close('it has been committed')
       const { command } = await send(client, { text: 'commit' })
+      over = true
       if (command === 'ROLLBACK') {
         throw new KerpError(
           'TRANSACTION_CLOSED',
@@ -155,13 +158,19 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
       tx.close('it has been rolled back')
       const stuck = limit?.hasExpired() === true || given.endsConnection?.(error) === true
       if (stuck) endBackend(client)
-      broken = stuck || isConnectionError(error)
-      if (!broken) await send(client, { text: 'rollback' }).catch(() => (broken = true))
+      else if (!over) over = await rollBack(client)
       throw error
     } finally {
       limit?.stop()
-      client.release(broken ? true : undefined)
+      client.release(over ? undefined : true)
     }
+  }
+
+  async function rollBack(client: pg.PoolClient): Promise<boolean> {
+    return send(client, { text: 'rollback' }).then(
+      () => true,
+      () => false,
+    )
   }
 
   /** Only this frees what a stuck statement has locked. */

@@ -30,8 +30,10 @@ afterEach(async () => {
 const file = (name: string, text: string) => writeFile(join(folder, name), text)
 const names = (migrations: readonly { name: string }[]) => migrations.map(({ name }) => name)
 const columns = async () =>
-  (await database.sql<{ name: string }>`
-    select attname as name from pg_attribute where attrelid = to_regclass('items') and attnum > 0 order by attnum`).map(({ name }) => name)
+  (
+    await database.sql<{ name: string }>`
+    select attname as name from pg_attribute where attrelid = to_regclass('items') and attnum > 0 order by attnum`
+  ).map(({ name }) => name)
 
 test('runs each file once, in the order of their names', async () => {
   await file('002-b.sql', 'alter table items add b int')
@@ -74,7 +76,11 @@ test('a file that was edited after it ran is refused, and nothing else is run', 
   await migrate(database, [set])
   await file('001-a.sql', 'create table items (a bigint)')
   await file('002-b.sql', 'alter table items add b int')
-  const changed = { code: 'MIGRATION_CHANGED', message: expect.stringContaining('shop/001-a.sql'), hint: expect.any(String) }
+  const changed = {
+    code: 'MIGRATION_CHANGED',
+    message: expect.stringContaining('shop/001-a.sql'),
+    hint: expect.any(String),
+  }
   await expect(migrate(database, [set])).rejects.toMatchObject(changed)
   await expect(planMigrations(database, [set])).rejects.toMatchObject(changed)
   expect(await columns()).toEqual(['a'])
@@ -90,7 +96,10 @@ test('other line ends are no edit', async () => {
 test('of a file that fails nothing is kept, it is named, and mended it runs', async () => {
   await file('001-a.sql', 'create table items (a int)')
   await file('002-b.sql', 'alter table items add b int;\nalter table nowhere add c int')
-  const failed = { code: 'MIGRATION_FAILED', message: expect.stringMatching(/shop\/002-b\.sql.*"nowhere" does not exist/) }
+  const failed = {
+    code: 'MIGRATION_FAILED',
+    message: expect.stringMatching(/shop\/002-b\.sql.*"nowhere" does not exist/),
+  }
   await expect(migrate(database, [set])).rejects.toMatchObject(failed)
   expect(await columns()).toEqual(['a'])
   await file('002-b.sql', 'alter table items add b int')
@@ -98,7 +107,10 @@ test('of a file that fails nothing is kept, it is named, and mended it runs', as
 })
 
 test('one that fails only at its commit is named too', async () => {
-  await file('001-a.sql', 'create table items (a int primary key, b int references items deferrable initially deferred); insert into items values (1, 2)')
+  await file(
+    '001-a.sql',
+    'create table items (a int primary key, b int references items deferrable initially deferred); insert into items values (1, 2)',
+  )
   await expect(migrate(database, [set])).rejects.toMatchObject({
     code: 'MIGRATION_FAILED',
     message: expect.stringContaining('shop/001-a.sql'),

@@ -7,6 +7,11 @@ export interface Statement {
   readonly name: string
 }
 
+/** Text as Postgres takes it: without NUL, and without halves of characters. */
+export function storable(text: string): string {
+  return text.replaceAll('\u0000', '\ufffd').toWellFormed()
+}
+
 const brand = Symbol('statement')
 
 /** The text and name of templates without fragments are made once: a template literal has the same strings object each time it runs. */

@@ -21,7 +21,8 @@ afterAll(async () => {
 })
 
 const write = (tx: Tx, note: string) => tx.sql`insert into notes (note) values (${note})`
-const read = async () => (await database.sql<{ note: string }>`select note from notes order by place`).map((row) => row.note)
+const read = async () =>
+  (await database.sql<{ note: string }>`select note from notes order by place`).map((row) => row.note)
 const fail = (why = 'on purpose') => Promise.reject(new Error(why))
 
 describe('a transaction', () => {
@@ -62,7 +63,10 @@ describe('a transaction', () => {
       await write(tx, 'a')
       await tx.query('select 1 / 0').catch(() => {})
     })
-    await expect(pretended).rejects.toMatchObject({ code: 'TRANSACTION_CLOSED', hint: expect.stringContaining('tx.transaction()') })
+    await expect(pretended).rejects.toMatchObject({
+      code: 'TRANSACTION_CLOSED',
+      hint: expect.stringContaining('tx.transaction()'),
+    })
     expect(await read()).toEqual([])
   })
 
@@ -93,7 +97,9 @@ describe('a transaction', () => {
   })
 
   test('gives rows as the text that Postgres sent, where that is asked for', async () => {
-    const rows = await database.transaction((tx) => tx.raw({ text: 'select 5::bigint, null, true', values: [], name: 'raw_test' }))
+    const rows = await database.transaction((tx) =>
+      tx.raw({ text: 'select 5::bigint, null, true', values: [], name: 'raw_test' }),
+    )
     expect(rows).toEqual([['5', null, 't']])
   })
 })
@@ -213,7 +219,9 @@ describe('a part of a transaction', () => {
         tx.transaction(async (inner) => (await write(inner, `undone ${index}`), fail())),
       )
       const writes = Array.from({ length: 20 }, (_, index) =>
-        Promise.resolve(parts[index % 3]!.catch(() => {})).then(() => write(tx.in({ companyId: 'x' }), `kept ${index}`)),
+        Promise.resolve(parts[index % 3]!.catch(() => {})).then(() =>
+          write(tx.in({ companyId: 'x' }), `kept ${index}`),
+        ),
       )
       const atOnce = Array.from({ length: 20 }, (_, index) => write(tx.in({ companyId: 'x' }), `also kept ${index}`))
       await Promise.allSettled([...parts, ...writes, ...atOnce])

@@ -6,6 +6,12 @@ import { send, toQuery } from './connection.ts'
 import type { Statement } from './sql.ts'
 import { sql } from './sql.ts'
 
+/** A handle on a part of a transaction, for somebody who must not use it any longer than is good. */
+export interface TxPart extends Tx {
+  /** From here on its statements are refused. */
+  end(): void
+}
+
 /** A transaction of ours: what any client's offers, and what only ours can do. */
 export interface Tx extends Queryable {
   /** For whom and because of what events are emitted here. */
@@ -18,7 +24,7 @@ export interface Tx extends Queryable {
   /** A part that can fail by itself (a savepoint): when `work` throws, only what it did is undone. */
   transaction<T>(work: (tx: Tx) => Promise<T>): Promise<T>
   /** The same transaction, emitting in another context. */
-  in(context: EventContext): Tx
+  in(context: EventContext): TxPart
   /** Tells the waiting consumers of these events, once this has committed. */
   emitted(eventType: string): void
   /**
@@ -47,7 +53,7 @@ export function openTxState(client: pg.ClientBase): TxState {
 }
 
 /** A class because every message of a group has a handle of its own, by the thousand a second. */
-export class TxHandle implements Tx {
+export class TxHandle implements TxPart {
   readonly context: EventContext
   readonly #state: TxState
   readonly #parent: TxHandle | undefined
@@ -61,6 +67,10 @@ export class TxHandle implements Tx {
 
   in(context: EventContext): TxHandle {
     return new TxHandle(this.#state, context, this)
+  }
+
+  end(): void {
+    this.#over = true
   }
 
   emitted(eventType: string): void {

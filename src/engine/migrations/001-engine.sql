@@ -25,7 +25,7 @@ create table kerp.events (
   event_id   uuid not null primary key,
   event_type text not null,
   company_id text not null,
-  key        text,
+  key        text check (length(key) <= 500),
   emitted_at timestamptz not null default clock_timestamp(),
   envelope   text not null
 ) partition by range (event_id);
@@ -194,6 +194,10 @@ begin
     dropped := dropped + 1;
   end loop;
   delete from kerp.events_other where emitted_at < now() - make_interval(days => keep_days);
+  -- Of a worker that kept an answer after another had committed the effect.
+  delete from kerp.perform_results r using kerp.processed_events p
+  where p.event_id = r.event_id and p.consumer_id = r.consumer_id and r.kept_at < now() - interval '1 hour';
+  delete from kerp.perform_results where kept_at < now() - make_interval(days => keep_days);
   delete from kerp.receipts where done_at < now() - make_interval(days => keep_days);
   return dropped;
 end $$;

@@ -18,6 +18,9 @@ export interface EmitOptions extends Partial<EventContext> {
   newId?: () => string
 }
 
+/** An index holds it. The database refuses longer ones from other clients, too. */
+const maxKeyLength = 500
+
 /** No broker takes more than this without a claim check; refusing it here keeps the business transaction's author informed. */
 export const maxEventBytes = 1_000_000
 
@@ -87,6 +90,15 @@ export function toRow(envelope: Envelope): EmitRow {
     )
   }
   const { eventId, eventType, companyId, key } = envelope
+  if (key !== null && key.length > maxKeyLength) {
+    throw new KerpError(
+      'EVENT_INVALID',
+      `the key of ${eventType} is ${key.length} characters long, at most ${maxKeyLength} are allowed`,
+      {
+        hint: 'a key is an id: of an employee, an account, an item',
+      },
+    )
+  }
   return { event_id: eventId, event_type: eventType, company_id: companyId, key, envelope: text }
 }
 

@@ -1,4 +1,6 @@
 import type { Envelope } from '../../kernel/envelope.ts'
+import { readEnvelope } from '../../kernel/envelope.ts'
+import { toError } from '../../kernel/errors.ts'
 import type { Database } from '../database/database.ts'
 import { writeReceipt } from '../inbox/store.ts'
 import type { DeadLetter } from '../transport.ts'
@@ -36,7 +38,22 @@ export function postgresOutbox(database: Database): OutboxStore {
     async read(shard, afterId, limit) {
       const rows = await database.sql<{ id: bigint; envelope: string }>`
         select id, envelope from kerp.outbox_events where shard = ${shard} and id > ${afterId} order by id limit ${limit}`
-      return rows.map(({ id, envelope }) => ({ id: Number(id), envelope: JSON.parse(envelope) as Envelope }))
+      const readable: OutboxRow[] = []
+      for (const { id, envelope } of rows) {
+        try {
+          readable.push({ id: Number(id), envelope: readEnvelope(envelope) })
+        } catch (thrown) {
+          const letter = {
+            consumer: 'relay',
+            raw: envelope,
+            reason: 'MESSAGE_UNREADABLE',
+            error: toError(thrown),
+            attempts: 1,
+          }
+          await bury(shard, Number(id), letter)
+        }
+      }
+      return readable
     },
     async confirm(shard, rows, startedAt) {
       await database.transaction(async (tx) => {
@@ -49,11 +66,13 @@ export function postgresOutbox(database: Database): OutboxStore {
         await tx.sql`delete from kerp.outbox_events where shard = ${shard} and id = any (${rows.map(({ id }) => id)}::bigint[])`
       })
     },
-    async bury(shard, row, letter) {
-      await database.transaction(async (tx) => {
-        await deadLetter(letter, tx)
-        await tx.sql`delete from kerp.outbox_events where shard = ${shard} and id = ${row.id}`
-      })
-    },
+    bury: (shard, row, letter) => bury(shard, row.id, letter),
+  }
+
+  async function bury(shard: number, id: number, letter: DeadLetter): Promise<void> {
+    await database.transaction(async (tx) => {
+      await deadLetter(letter, tx)
+      await tx.sql`delete from kerp.outbox_events where shard = ${shard} and id = ${id}`
+    })
   }
 }

@@ -2,7 +2,8 @@ import { milliseconds } from '../../kernel/duration.ts'
 import type { Clock } from '../../kernel/clock.ts'
 import { isKerpError, KerpError, toError } from '../../kernel/errors.ts'
 import { contextOf } from '../../kernel/trace.ts'
-import type { Tx } from '../database/transaction.ts'
+import { isConnectionError } from '../database/connection.ts'
+import type { Tx, TxPart } from '../database/transaction.ts'
 import type { Delivery } from '../transport.ts'
 import { asHandler } from './exit-guard.ts'
 import { GroupFailure } from './group.ts'
@@ -33,7 +34,9 @@ export function applyBatch(
       const before = lane === null ? undefined : lanes.get(lane)
       // After a failure in its lane a message does not run: it would be out of turn.
       if (before === false) continue
-      const outcome = before ? before.then((ok) => ok && run(delivery)) : asHandler(() => run(delivery))
+      const outcome = before
+        ? before.then((ok) => ok && asHandler(() => run(delivery)))
+        : asHandler(() => run(delivery))
       if (outcome === true) continue
       if (lane !== null) lanes.set(lane, outcome)
       if (outcome) pending.push(outcome)
@@ -43,23 +46,34 @@ export function applyBatch(
 
     /** True when done at once, a promise when the handler awaits. */
     function run(delivery: Delivery): boolean | Promise<boolean> {
+      const part = tx.in(contextOf(delivery.envelope))
       try {
-        const result = handle(toEvent(type, delivery), tx.in(contextOf(delivery.envelope)))
-        if (!isPromise(result)) return true
+        const result = handle(toEvent(type, delivery), part)
+        if (!isPromise(result)) return end(delivery, part)
         running.add(delivery)
         return result.then(
-          () => running.delete(delivery),
-          (thrown: unknown) => (running.delete(delivery), blame(delivery, thrown)),
+          () => end(delivery, part),
+          (thrown: unknown) => (end(delivery, part), blame(delivery, thrown)),
         )
       } catch (thrown) {
+        part.end()
         return blame(delivery, thrown)
       }
+    }
+
+    /** What a forgotten branch of the handler still sends would land among the others' effects, or after its own were undone. */
+    function end(delivery: Delivery, part: TxPart): true {
+      part.end()
+      running.delete(delivery)
+      return true
     }
 
     function blame(delivery: Delivery, thrown: unknown): false {
       const error = toError(thrown)
       const isVictim =
-        (error as { code?: string }).code === transactionAborted || isKerpError(error, 'TRANSACTION_CLOSED')
+        (error as { code?: string }).code === transactionAborted ||
+        isKerpError(error, 'TRANSACTION_CLOSED') ||
+        isConnectionError(error)
       if (!isVictim) suspects.set(delivery, error)
       return false
     }

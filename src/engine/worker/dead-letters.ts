@@ -3,7 +3,7 @@ import { KerpError } from '../../kernel/errors.ts'
 import { newId } from '../../kernel/ids.ts'
 import type { Envelope } from '../../kernel/envelope.ts'
 import type { Database } from '../database/database.ts'
-import { sql } from '../database/sql.ts'
+import { sql, storable } from '../database/sql.ts'
 import type { Tx } from '../database/transaction.ts'
 import type { DeadLetter, DeadLetterSink } from '../transport.ts'
 import { toRow } from '../outbox/emit.ts'
@@ -21,7 +21,7 @@ async function insert(on: Tx | Database, letter: DeadLetter): Promise<void> {
   await on.sql`
     insert into kerp.dead_letters (id, consumer, event_id, event_type, company_id, reason, error, fingerprint, attempts, envelope, first_at)
     values (${newId()}, ${consumer}, ${envelope?.eventId ?? null}, ${envelope?.eventType ?? null}, ${envelope?.companyId ?? null}, ${reason},
-      ${JSON.stringify(chain)}, ${fingerprint(consumer, chain)}, ${attempts}, ${envelope ? JSON.stringify(envelope) : withoutNul(raw)},
+      ${JSON.stringify(chain)}, ${fingerprint(consumer, chain)}, ${attempts}, ${envelope ? JSON.stringify(envelope) : storable(raw)},
       ${envelope?.timestamp ?? null})
     on conflict (consumer, event_id) where state = 'dead' do nothing`
 }
@@ -37,13 +37,14 @@ interface ErrorLink {
 export function errorChain(error: Error | undefined): ErrorLink[] {
   const chain: ErrorLink[] = []
   for (let link: unknown = error; link instanceof Error && chain.length < 10; link = link.cause) {
-    const { name, message, stack } = link
+    const { message, stack } = link
+    const name = storable(String(link.name))
     const code = (link as { code?: unknown }).code
     chain.push({
       name,
-      message: withoutNul(message),
-      ...(typeof code === 'string' && { code }),
-      ...(stack && { stack: withoutNul(stack) }),
+      message: storable(String(message)),
+      ...(typeof code === 'string' && { code: storable(code) }),
+      ...(stack && { stack: storable(String(stack)) }),
     })
   }
   return chain
@@ -58,11 +59,6 @@ function fingerprint(consumer: string, chain: readonly ErrorLink[]): string {
     .update([consumer, ...words].join('\n'))
     .digest('hex')
     .slice(0, 16)
-}
-
-/** Postgres cannot store it in text. */
-function withoutNul(text: string): string {
-  return text.replaceAll('\u0000', '\ufffd')
 }
 
 export interface DeadLetterRow {
@@ -130,7 +126,7 @@ export interface ResolveOptions {
 
 /**
  * Sends dead letters to their consumer again, and to no other. In one transaction with the note that it was done: a letter is
- * redriven once, whoever else presses the button. Returns how many.
+ * redriven once, whoever else presses the button. Returns how many; what could not be read, or has no consumer any more, stays.
  */
 export async function redriveDeadLetters(
   database: Database,
@@ -141,7 +137,7 @@ export async function redriveDeadLetters(
       update kerp.dead_letters set state = 'redriven', resolved_at = now(), resolved_by = ${by}
       where id = any (array(
         select id from kerp.dead_letters
-        where state = 'dead' and event_id is not null and (${ids ?? null}::uuid[] is null or id = any (${ids ?? null}::uuid[]))
+        where state = 'dead' and event_id is not null and (consumer = 'relay' or consumer in (select name from kerp.consumers)) and (${ids ?? null}::uuid[] is null or id = any (${ids ?? null}::uuid[]))
           and (${consumer ?? null}::text is null or consumer = ${consumer ?? null})
         order by id limit ${limit} for update skip locked))
       returning consumer, envelope`
@@ -154,16 +150,17 @@ export async function redriveDeadLetters(
   })
 }
 
-/** Straight to the consumer's rows in this database: workers take those beside what comes from a broker. */
+/** Straight to the consumer's rows in this database: workers take those beside what comes from a broker. The relay's go back to it. */
 async function queueAgain(tx: Tx, consumer: string, envelope: Envelope): Promise<void> {
   const { event_id, key, envelope: text } = toRow(envelope)
-  const [queued] = await tx.sql`
-    insert into kerp.deliveries (consumer_id, lane, event_id, key, envelope)
-    select id, kerp.lane_of(${key}), ${event_id}::uuid, ${key}, ${text} from kerp.consumers where name = ${consumer} returning id`
-  if (!queued) {
-    throw new KerpError('NOT_FOUND', `there is no consumer ${consumer} any more`, {
-      hint: 'discard the dead letter, or start a version that has the consumer',
-    })
+  if (consumer === 'relay') {
+    await tx.sql`
+      insert into kerp.outbox_events (shard, event_id, key, envelope)
+      values (hashtext(coalesce(${key}::text, ${event_id}::uuid::text)) & 7, ${event_id}::uuid, ${key}, ${text})`
+  } else {
+    await tx.sql`
+      insert into kerp.deliveries (consumer_id, lane, event_id, key, envelope)
+      select id, kerp.lane_of(${key}), ${event_id}::uuid, ${key}, ${text} from kerp.consumers where name = ${consumer}`
   }
 }
 

@@ -1,12 +1,10 @@
 import type { Clock } from '../../kernel/clock.ts'
 import { milliseconds } from '../../kernel/duration.ts'
 import { KerpError, messageOf, toError } from '../../kernel/errors.ts'
-import { contextOf } from '../../kernel/trace.ts'
 import type { Tx } from '../database/transaction.ts'
 import type { Delivery, HandleBatch, Settlement } from '../transport.ts'
-import { toEvent } from './apply.ts'
+import { applyBatch, toEvent } from './apply.ts'
 import { asHandler } from './exit-guard.ts'
-import { GroupFailure } from './group.ts'
 import { notNow } from './retry.ts'
 import type { Event, PerformSubscription } from './subscription.ts'
 
@@ -71,8 +69,9 @@ export function performThenCommit({ subscription, clock, results, commit, judge,
     const limit = new AbortController()
     const expired = Promise.withResolvers<never>()
     const stop = (reason: unknown) => {
-      limit.abort(reason)
+      // First what we know, or the call's own words about being aborted would be taken for its failure.
       expired.reject(reason)
+      limit.abort(reason)
     }
     expired.promise.catch(() => {})
     const cancel = deadlineMs === undefined ? () => {} : clock.after(deadlineMs, () => stop(late()))
@@ -99,36 +98,17 @@ export function performThenCommit({ subscription, clock, results, commit, judge,
 
 const heldBack: Settlement = { do: 'retry', afterMs: 0, blame: 'consumer' }
 
-/** The second half as a handler of the group commit. */
+/** The second half as a handler of the group commit, with all that this brings: lanes, deadline, blame. */
 export function commitHalf(
-  subscription: PerformSubscription,
-  results: KeptResults,
-  answers: ReadonlyMap<string, unknown>,
+  { type, name, commit = () => {} }: PerformSubscription,
+  { clock, results, answers }: Pick<PerformParts, 'clock' | 'results' | 'answers'>,
 ) {
+  const handle = (event: Event<unknown>, tx: Tx) => commit(answers.get(event.eventId), tx, event)
+  const apply = applyBatch({ kind: 'handle', type, name, handle }, clock)
   return async (batch: readonly Delivery[], tx: Tx): Promise<void> => {
-    const suspects = new Map<Delivery, Error>()
-    void results.drop(
-      tx,
-      batch.map(({ envelope }) => envelope.eventId),
-    )
-    await Promise.all(
-      batch.map(async (delivery) => {
-        const { envelope } = delivery
-        try {
-          await asHandler(() =>
-            subscription.commit?.(
-              answers.get(envelope.eventId),
-              tx.in(contextOf(envelope)),
-              toEvent(subscription.type, delivery),
-            ),
-          )
-        } catch (thrown) {
-          const error = toError(thrown)
-          if ((error as { code?: string }).code !== '25P02') suspects.set(delivery, error)
-        }
-      }),
-    )
-    if (suspects.size) throw new GroupFailure(suspects)
+    const eventIds = batch.map(({ envelope }) => envelope.eventId)
+    void results.drop(tx, eventIds)
+    await apply(batch, tx)
   }
 }
 

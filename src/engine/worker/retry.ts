@@ -40,6 +40,9 @@ export function notNow(after: Duration, reason = 'not now'): Error {
   return new NotNowError(reason, milliseconds(after))
 }
 
+/** Whoever comes next may do it at once; a newer program may take longer to come. */
+const notItsFault = { LEASE_LOST: 0, WORKER_STOPPING: 0, EVENT_TOO_NEW: 10_000 } as const
+
 /** The events themselves are wrong: another attempt would meet the same. */
 const neverRight = ['EVENT_INVALID', 'EVENT_UNKNOWN', 'MESSAGE_UNREADABLE'] as const
 
@@ -47,6 +50,9 @@ const neverRight = ['EVENT_INVALID', 'EVENT_UNKNOWN', 'MESSAGE_UNREADABLE'] as c
 export function judge(error: Error, attempt: number, attempts: number, retry: RetryPolicy): Settlement {
   if (error instanceof NotNowError) return { do: 'retry', afterMs: error.afterMs, blame: 'consumer', error }
   if (error instanceof PermanentError) return { do: 'dead', reason: 'permanent', error }
+  for (const [code, afterMs] of Object.entries(notItsFault)) {
+    if (isKerpError(error, code as keyof typeof notItsFault)) return { do: 'retry', afterMs, blame: 'consumer', error }
+  }
   const wrong = neverRight.find((code) => isKerpError(error, code))
   if (wrong) return { do: 'dead', reason: wrong, error }
   if (attempt >= attempts) return { do: 'dead', reason: 'attempts', error }

@@ -174,7 +174,7 @@ function performing(
     database,
     inbox: postgresInbox(consumerId),
     now: () => clock.now(),
-    apply: commitHalf(subscription, results, answers),
+    apply: commitHalf(subscription, { clock, results, answers }),
     judge: verdict,
     done: doneFor(subscription.name, observer),
   })
@@ -185,13 +185,13 @@ function performing(
 const databaseAway: Settlement = { do: 'retry', afterMs: 1000, blame: 'consumer' }
 
 function judgeFor(
-  { name, kind, attempts = defaultAttempts, retry = defaultRetry }: EventSubscription,
+  { name, attempts = defaultAttempts, retry = defaultRetry }: EventSubscription,
   observer: Observer,
 ): Verdict {
   return (delivery, error) => {
-    // What `perform` meets may be the connection to somebody else.
-    const away = kind === 'handle' && isConnectionError(error)
-    const settlement = away ? { ...databaseAway, error } : judge(error, delivery.attempt, attempts, retry)
+    const settlement = isConnectionError(error)
+      ? { ...databaseAway, error }
+      : judge(error, delivery.attempt, attempts, retry)
     observer.attemptFailed(name, delivery, settlement)
     observer.handled(name, settlement.do === 'dead' ? 'dead' : 'retried', 1)
     return settlement

@@ -1,4 +1,4 @@
-import { literal, sql } from '../../engine/database/sql.ts'
+import { literal, sql, storable } from '../../engine/database/sql.ts'
 import type { Statement } from '../../engine/database/sql.ts'
 import type { Tx } from '../../engine/database/transaction.ts'
 
@@ -111,7 +111,7 @@ function toPutBackRow({ row, eventId, afterMs, countsAttempt, error }: PutBack) 
     after_ms: afterMs,
     event_id: eventId,
     key: row.key,
-    error: error?.replaceAll('\u0000', '') ?? null,
+    error: error === null ? null : storable(error),
     envelope: row.envelope,
   }
 }

@@ -179,7 +179,7 @@ export function consumeLeased({ database, consumer, number, handle, options, lis
       freed()
       const ended = slots.stop().then(() => Promise.all(working))
       await endWithin(graceMs, ended, () => {
-        for (const { aborter } of held) aborter.abort(new KerpError('DEADLINE_EXCEEDED', 'the worker is stopping'))
+        for (const { aborter } of held) aborter.abort(new KerpError('WORKER_STOPPING', 'the worker is stopping'))
       })
       clearInterval(heartbeat)
     },

@@ -1,5 +1,5 @@
 import type { Database } from '../../engine/database/database.ts'
-import { sql } from '../../engine/database/sql.ts'
+import { sql, storable } from '../../engine/database/sql.ts'
 import type { Tx } from '../../engine/database/transaction.ts'
 import type { ConsumeOptions, DeadLetter, Depth, Settlement } from '../../engine/transport.ts'
 import { messageOf, toError } from '../../kernel/errors.ts'
@@ -75,7 +75,7 @@ export async function postpone(tx: Tx | Database, consumer: number, all: readonl
     set due_at = now() + make_interval(secs => w.after_ms / 1000), claims = d.claims + 1, leased = false,
         attempt = d.attempt + w.counts::int, last_error = coalesce(w.error, d.last_error)
     from unnest(${all.map(({ row }) => row.id)}::bigint[], ${all.map(({ row }) => row.lane)}::smallint[], ${all.map(({ row }) => row.claims)}::int[],
-      ${all.map(({ afterMs }) => afterMs)}::float8[], ${all.map(({ countsAttempt }) => countsAttempt)}::boolean[], ${all.map(({ error }) => error)}::text[])
+      ${all.map(({ afterMs }) => afterMs)}::float8[], ${all.map(({ countsAttempt }) => countsAttempt)}::boolean[], ${all.map(({ error }) => (error === null ? null : storable(error)))}::text[])
       as w (id, lane, claims, after_ms, counts, error)
     where ${isOurs(consumer)}`
 }

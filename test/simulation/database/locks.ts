@@ -1,37 +1,41 @@
 import { sqlError } from './errors.ts'
 
+/** Whoever takes locks, and the names of those it has. */
+export interface LockOwner {
+  readonly locks: string[]
+}
+
 interface Waiter {
-  readonly owner: object
+  readonly owner: LockOwner
   readonly resolve: () => void
   readonly reject: (error: Error) => void
 }
 
 interface Lock {
-  holder: object
+  holder: LockOwner
   readonly waiters: Waiter[]
 }
 
 /** Locks on rows, and on keys that are being inserted. Held until the transaction ends; who comes second waits in line. */
 export class Locks {
   readonly #locks = new Map<string, Lock>()
-  readonly #waitsFor = new Map<object, string>()
+  readonly #waitsFor = new Map<LockOwner, string>()
 
   get count(): number {
     return this.#locks.size
   }
 
-  /** Undefined when the owner had it before; then giving it back is not its business either. */
-  async take(name: string, owner: object): Promise<'taken' | undefined> {
+  async take(name: string, owner: LockOwner): Promise<void> {
     const lock = this.#locks.get(name)
     if (!lock) {
       this.#locks.set(name, { holder: owner, waiters: [] })
-      return 'taken'
+      owner.locks.push(name)
+      return
     }
-    if (lock.holder === owner) return undefined
+    if (lock.holder === owner) return
     if (this.#leadsTo(lock.holder, owner)) throw sqlError('40P01', 'deadlock detected')
     this.#waitsFor.set(owner, name)
     await new Promise<void>((resolve, reject) => lock.waiters.push({ owner, resolve, reject }))
-    return 'taken'
   }
 
   release(name: string): void {
@@ -40,12 +44,13 @@ export class Locks {
     const next = lock.waiters.shift()
     if (!next) return void this.#locks.delete(name)
     lock.holder = next.owner
+    next.owner.locks.push(name)
     this.#waitsFor.delete(next.owner)
     next.resolve()
   }
 
   /** Ends a wait from outside: the connection was ended. */
-  giveUp(owner: object, error: Error): void {
+  giveUp(owner: LockOwner, error: Error): void {
     const name = this.#waitsFor.get(owner)
     if (name === undefined) return
     this.#waitsFor.delete(owner)
@@ -55,8 +60,8 @@ export class Locks {
     waiter!.reject(error)
   }
 
-  #leadsTo(from: object, to: object): boolean {
-    for (let owner: object | undefined = from; owner; ) {
+  #leadsTo(from: LockOwner, to: LockOwner): boolean {
+    for (let owner: LockOwner | undefined = from; owner;) {
       if (owner === to) return true
       const name: string | undefined = this.#waitsFor.get(owner)
       owner = name === undefined ? undefined : this.#locks.get(name)?.holder

@@ -3,7 +3,7 @@ import type { DeadLetter } from '../../../src/engine/transport.ts'
 import { hash } from '../random.ts'
 import { sqlError } from './errors.ts'
 import type { SimServer } from './server.ts'
-import type { Effect, SimTransaction } from './transaction.ts'
+import type { Effect, SimTransaction, Tables } from './transaction.ts'
 
 type Statement = (
   tx: SimTransaction,
@@ -30,10 +30,15 @@ export const statements: Readonly<Record<string, (...args: Parameters<Statement>
     ...new Set([...server.table('outbox').values()].map(({ shard }) => shard)),
   ],
   'outbox: read a shard': (_tx, [shard, afterId, limit]: [number, number, number], server) =>
-    [...server.table('outbox').values()]
-      .filter((row) => row.shard === shard && row.id > afterId)
-      .sort((one, other) => one.id - other.id)
+    rowsOf(server, shard)
+      .filter(({ id }) => id > afterId)
       .slice(0, limit),
+  'outbox: read a shard, no key from its middle': (_tx, [shard, afterId, limit]: [number, number, number], server) => {
+    const rows = rowsOf(server, shard)
+    const keys = new Set(rows.filter(({ id }) => id > afterId).map(({ envelope }) => envelope.key))
+    keys.delete(null)
+    return rows.filter(({ id, envelope }) => id > afterId || keys.has(envelope.key)).slice(0, limit)
+  },
   'outbox: delete': async (tx, [ids]: [number[]]) => {
     for (const id of [...ids].sort((one, other) => one - other)) {
       await tx.lock('outbox', String(id))
@@ -88,6 +93,11 @@ export const statements: Readonly<Record<string, (...args: Parameters<Statement>
     throw sqlError('23514', 'new row violates check constraint')
   },
 })
+
+function rowsOf(server: SimServer, shard: number): Tables['outbox'][] {
+  const rows = [...server.table('outbox').values()].filter((row) => row.shard === shard)
+  return rows.sort((one, other) => one.id - other.id)
+}
 
 function all(given: Record<string, (tx: SimTransaction, values: never, server: SimServer) => unknown>) {
   return Object.fromEntries(

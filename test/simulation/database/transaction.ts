@@ -1,5 +1,7 @@
 import type { Envelope } from '../../../src/kernel/envelope.ts'
 import type { DeadLetter } from '../../../src/engine/transport.ts'
+import { connectionLost } from './errors.ts'
+import type { LockOwner } from './locks.ts'
 import type { SimServer } from './server.ts'
 
 export interface Effect {
@@ -37,13 +39,14 @@ interface Savepoint {
 }
 
 /** Read committed: it sees what has committed and its own writes; nobody sees those before it commits. */
-export class SimTransaction {
+export class SimTransaction implements LockOwner {
   readonly #server: SimServer
   readonly #writes: Write[] = []
-  readonly #locks: string[] = []
+  readonly locks: string[] = []
   readonly #savepoints: Savepoint[] = []
   /** After a failed statement nothing is done any more until the rollback. */
   doomed = false
+  #ended = false
 
   constructor(server: SimServer) {
     this.#server = server
@@ -59,8 +62,8 @@ export class SimTransaction {
   }
 
   async lock(table: TableName, key: string): Promise<void> {
-    const name = `${table} ${key}`
-    if ((await this.#server.locks.take(name, this)) === 'taken') this.#locks.push(name)
+    await this.#server.locks.take(`${table} ${key}`, this)
+    if (this.#ended) throw connectionLost()
   }
 
   /** `insert … on conflict do nothing`: waits for whoever is inserting the same key, then says whether the row is ours. */
@@ -72,14 +75,14 @@ export class SimTransaction {
   }
 
   savepoint(name: string): void {
-    this.#savepoints.push({ name, writes: this.#writes.length, locks: this.#locks.length })
+    this.#savepoints.push({ name, writes: this.#writes.length, locks: this.locks.length })
   }
 
   rollbackTo(name: string): void {
     const savepoint = this.#savepoints.findLast((each) => each.name === name)
     if (!savepoint) return
     this.#writes.length = savepoint.writes
-    for (const lock of this.#locks.splice(savepoint.locks)) this.#server.locks.release(lock)
+    for (const lock of this.locks.splice(savepoint.locks)) this.#server.locks.release(lock)
     this.doomed = false
   }
 
@@ -94,6 +97,7 @@ export class SimTransaction {
   }
 
   #end(): void {
-    for (const lock of this.#locks.splice(0)) this.#server.locks.release(lock)
+    this.#ended = true
+    for (const lock of this.locks.splice(0)) this.#server.locks.release(lock)
   }
 }
