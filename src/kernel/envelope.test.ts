@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { Envelope, Message } from './envelope.ts'
-import { fromMessage, toMessage } from './envelope.ts'
+import { fromMessage, readEnvelope, toMessage } from './envelope.ts'
 import { newId } from './ids.ts'
 
 const text = fc.string({ unit: 'grapheme' })
@@ -67,6 +67,30 @@ describe('refuses as unreadable', () => {
   test('an id that is none, and a time that is none', () => {
     expect(() => fromMessage(message({ eventId: 'order-7' }))).toThrow(unreadable)
     expect(() => fromMessage(message({ timestamp: 'yesterday' }))).toThrow(unreadable)
+  })
+})
+
+describe('an envelope as it is stored', () => {
+  test('comes out as it went in', () => {
+    fc.assert(
+      fc.property(envelopes, (envelope) => {
+        expect(readEnvelope(JSON.stringify(envelope))).toEqual(JSON.parse(JSON.stringify(envelope)))
+      }),
+    )
+  })
+
+  const stored = { ...body, version: 1, key: null, companyId: 'one' }
+
+  test.each([
+    { version: '1' },
+    { version: 0 },
+    { key: 5 },
+    { key: undefined },
+    { companyId: undefined },
+    { eventId: 'x' },
+  ])('is refused as unreadable with %j', (changes) => {
+    const refused = expect.objectContaining({ code: 'MESSAGE_UNREADABLE' })
+    expect(() => readEnvelope(JSON.stringify({ ...stored, ...changes }))).toThrow(refused)
   })
 })
 

@@ -84,6 +84,10 @@ describe('an older version', () => {
     expect(Priced.decode({ ...current, taxed: true }, 3)).toEqual({ ...current, taxed: true })
   })
 
+  test('a newer one than this program knows waits for one that does', () => {
+    expect(() => Priced.decode({}, 4)).toThrow(expect.objectContaining({ code: 'EVENT_TOO_NEW' }))
+  })
+
   test('with a step missing is refused, and told which', () => {
     const Gapped = defineEvent('item.priced', { version: 3, data: z.object({}), upcast: { 1: (data) => data } })
     expect(() => Gapped.decode({}, 1)).toThrow(

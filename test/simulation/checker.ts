@@ -1,6 +1,10 @@
 import type { Delivery, Settlement } from '../../src/engine/transport.ts'
 import type { Envelope } from '../../src/kernel/envelope.ts'
+import { isKerpError } from '../../src/kernel/errors.ts'
+import type { Event } from '../../src/engine/worker/subscription.ts'
 import type { MemoryBroker } from '../../src/transports/memory/index.ts'
+import { isConnectionError } from '../../src/engine/database/connection.ts'
+import type { Allowances } from './allowances.ts'
 import { Calls } from './calls.ts'
 import { consumersOf, performers } from './consumers.ts'
 import type { SimServer } from './database/server.ts'
@@ -18,7 +22,7 @@ export interface Violation {
 export interface CheckerSetup {
   readonly server: SimServer
   readonly broker: MemoryBroker
-  readonly strict: boolean
+  readonly allowances: Allowances
   readonly note: (who: string, what: string) => void
 }
 
@@ -64,6 +68,21 @@ export class Checker {
     if (settlement.do === 'dead' && settlement.reason === 'attempts' && attempt < attempts) {
       this.fail('all attempts are made', `${name} was given up at attempt ${attempt} of ${attempts}`)
     }
+    const blamed = settlement.do === 'dead' || (settlement.do === 'retry' && settlement.blame === 'message')
+    const atShutdown = settlement.do !== 'ack' && settlement.error?.message === 'the grace time is over'
+    if (blamed && atShutdown && !this.#setup.allowances.shutdownMayCostAttempts) {
+      this.fail('a shutdown costs no attempt', `${name} was blamed for it`)
+    }
+  }
+
+  /** A handler runs. */
+  tried(consumer: string, { eventId, attempt }: Event<unknown>): void {
+    if (attempt > attempts) this.fail('no more attempts than allowed', `${consumer} ${eventId}: number ${attempt}`)
+  }
+
+  threw(consumer: string, error: Error): void {
+    if (!isConnectionError(error) || this.#setup.allowances.outageMayCostAttempts) return
+    this.fail('an outage of the database costs no attempt', `a batch of ${consumer} was blamed: ${error.message}`)
   }
 
   #committed(writes: readonly Write[]): void {
@@ -80,12 +99,14 @@ export class Checker {
     if (this.#made.has(name)) this.fail('every effect once', `${name} was done twice`)
     this.#made.set(name, effect)
     if (performers.has(consumer)) this.#checkAnswer(name, consumer, eventId, answer)
-    if (key !== null && !this.#condemned.has(name)) this.#checkTurn(`${consumer} ${key}`, step)
+    const outOfTurn = this.#condemned.has(name) || this.#setup.allowances.overtaken.has(eventId)
+    if (key !== null && !outOfTurn) this.#checkTurn(`${consumer} ${key}`, step)
   }
 
   #checkAnswer(name: string, consumer: string, eventId: string, answer: string | undefined): void {
     this.calls.effectMade(consumer, eventId)
     if (answer === answerTo(consumer, eventId)) return
+    if (answer === undefined && this.#setup.allowances.answerMayBeMissing) return
     this.fail('the effect has the answer of the call', `${name} was committed with '${answer}'`)
   }
 
@@ -125,11 +146,12 @@ export class Checker {
     const dead = letter !== undefined || buried
     if (!done && !dead)
       this.fail('nothing is lost', `${eventType} ${eventId} has neither effect nor dead letter at ${consumer}`)
-    if (done && dead) this.fail('never an effect and a dead letter', `${name} has both`)
+    if (done && dead && !this.#setup.allowances.deadMayBeDone)
+      this.fail('never an effect and a dead letter', `${name} has both`)
     if (buried && filler === undefined) this.fail('only the unpublishable is buried', `${eventType} ${eventId}`)
     if (done && trouble?.consumer === consumer && trouble.kind === 'refuse')
       this.fail('what is refused has no effect', name)
-    if (letter && trouble?.consumer !== consumer) {
+    if (letter && trouble?.consumer !== consumer && !isKerpError(letter.error, 'HANDLER_CRASHED')) {
       this.fail('the healthy do not die', `${name} was given up: ${letter.reason}, ${letter.error?.message}`)
     }
     if (done && performers.has(consumer) && this.calls.countOf(consumer, eventId) === 0) {

@@ -54,7 +54,12 @@ export function subscriptionsFor(world: World, process: SimProcess, emitOptions:
     on(StockMoved, {
       ...common('shelf'),
       deadline: '60s',
-      handle: (event, tx) => takeEffect(tx, 'shelf', event),
+      // Not every one takes as many steps: side by side they would overtake each other.
+      async handle(event, tx) {
+        act('shelf', event)
+        if (event.data.step % 2) await tx.query('look around')
+        await takeEffect(tx, 'shelf', event)
+      },
     }),
     on(NoteTaken, {
       ...common('notes'),
@@ -98,7 +103,9 @@ export async function nextStep(tx: Pick<Tx, 'query'>, key: string): Promise<numb
 }
 
 /** The trouble that the event is to this consumer at this attempt, counted across all processes. */
-function dueTrouble(world: World, consumer: string, { eventId, data }: Event<EventData>): Trouble['kind'] | undefined {
+function dueTrouble(world: World, consumer: string, event: Event<EventData>): Trouble['kind'] | undefined {
+  world.checker.tried(consumer, event)
+  const { eventId, data } = event
   const { trouble } = data
   const at = trouble?.kind === 'fail at commit' ? `${trouble.consumer} at commit` : trouble?.consumer
   if (!trouble || at !== consumer) return undefined

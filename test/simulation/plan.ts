@@ -62,10 +62,10 @@ export const attempts = 4
 
 export function drawPlan(dice: Random): Plan {
   return {
-    faultsForMs: dice.between(6000, 16_000),
+    faultsForMs: dice.between(4000, 12_000),
     processes: { api: 2, relay: dice.between(2, 3), worker: dice.between(2, 3) },
-    clientsPerApi: dice.between(1, 4),
-    transactionsPerClient: dice.between(6, 16),
+    clientsPerApi: dice.between(1, 3),
+    transactionsPerClient: dice.between(4, 12),
     pauseMs: dice.pick([20, 100, 300, 800]),
     keys: dice.between(1, 5),
     troubled: dice.pick([0, 0.1, 0.25]),

@@ -11,7 +11,7 @@ import { commitHalf, performThenCommit } from '../../src/engine/worker/perform.t
 import { judge } from '../../src/engine/worker/retry.ts'
 import type { EventSubscription } from '../../src/engine/worker/subscription.ts'
 import { createIds } from '../../src/kernel/ids.ts'
-import { messageOf } from '../../src/kernel/errors.ts'
+import { KerpError, messageOf, toError } from '../../src/kernel/errors.ts'
 import type { MemoryTransport } from '../../src/transports/memory/index.ts'
 import { memoryTransport } from '../../src/transports/memory/index.ts'
 import { subscriptionsFor } from './consumers.ts'
@@ -33,13 +33,13 @@ export function emitOptionsOf(world: World, process: SimProcess): EmitOptions {
 }
 
 export function runRelayProgram(world: World, process: SimProcess): Running {
-  const { server, faults, broker, checker, note } = world
+  const { server, faults, broker, checker, allowances, clock, note } = world
   const pool = new SimPool(process, server, faults)
   const transport = memoryTransport({ broker, faults: faults.memory(process) })
   process.atEnd(() => transport.crash())
   const onError = (error: Error) => note(process.name, `failed: ${error.message}`)
   const relay = runRelay({
-    outbox: simOutbox(pool, simDeadLetters(world, process, pool), world.strict),
+    outbox: simOutbox(pool, simDeadLetters(world, process, pool), allowances.wholeKeysAreRead),
     leadership: postgresLeadership(pool as unknown as Database, process.clock, onError),
     observer: { ...silentObserver, failed: (_, error) => onError(error) },
     clock: process.clock,
@@ -50,7 +50,9 @@ export function runRelayProgram(world: World, process: SimProcess): Running {
         await process.awake()
         for (const envelope of batch) checker.published(envelope)
         note(process.name, `publishes ${batch.map((envelope) => label(envelope)).join(', ')}`)
+        allowances.publishing(process, batch, clock.monotonic())
         const results = await transport.publish(batch, signal)
+        allowances.published(process, batch, results, clock.monotonic())
         if (faults.strikes('crash at an await', `${process.name} after publishing`)) process.kill()
         await process.awake()
         return results
@@ -79,7 +81,9 @@ export function runWorkerProgram(world: World, process: SimProcess): Running {
   const consumers = subscriptionsFor(world, process, emitOptionsOf(world, process)).map((subscription) =>
     transport.consume(
       { name: subscription.name, events: [subscription.type.name] },
-      watched(world, process, subscription.name, (isAlone) => handlerOf(world, process, pool, subscription, isAlone)),
+      watched(world, process, subscription.name, (isAlone) =>
+        buryWhatKills(handlerOf(world, process, pool, subscription, isAlone)),
+      ),
       {
         batch: plan.batch,
         inFlight: plan.inFlight,
@@ -106,8 +110,7 @@ function handlerOf(
 ): HandleBatch {
   const { name, kind, retry } = subscription
   const verdict = (delivery: Delivery, error: Error): Settlement => {
-    const away = kind === 'handle' && isConnectionError(error)
-    if (away) return { do: 'retry', afterMs: 1000, blame: 'consumer', error }
+    if (isConnectionError(error)) return { do: 'retry', afterMs: 1000, blame: 'consumer', error }
     return judge(error, delivery.attempt, attempts, retry!)
   }
   const parts = {
@@ -120,8 +123,21 @@ function handlerOf(
   if (kind === 'handle') return handleWithInbox({ ...parts, apply: applyBatch(subscription, process.clock) })
   const results = simResults(world, process, pool, name, isAlone)
   const answers = new Map<string, unknown>()
-  const commit = handleWithInbox({ ...parts, apply: commitHalf(subscription, { clock, results: results, answers: answers }) })
+  const commit = handleWithInbox({
+    ...parts,
+    apply: commitHalf(subscription, { clock: process.clock, results, answers }),
+  })
   return performThenCommit({ subscription, clock: process.clock, results, commit, judge: verdict, answers })
+}
+
+/** As the engine's worker does: what has used up its attempts without a verdict has killed those who tried. */
+function buryWhatKills(handle: HandleBatch): HandleBatch {
+  return async (batch) => {
+    const alive = batch.filter(({ attempt }) => attempt <= attempts)
+    const settlements = alive.length ? await handle(alive) : []
+    const error = new KerpError('HANDLER_CRASHED', 'its workers died while it was being handled')
+    return batch.map((delivery) => settlements[alive.indexOf(delivery)] ?? { do: 'dead', reason: 'attempts', error })
+  }
 }
 
 /** The handler between the transport's hand-out and its settlement, under the checker's eyes. */
@@ -153,6 +169,9 @@ function watched(
       )
       batch.forEach((delivery, at) => checker.settled(name, delivery, settlements[at]!))
       return settlements
+    } catch (error) {
+      checker.threw(name, toError(error))
+      throw error
     } finally {
       count(batch, -1)
     }

@@ -8,11 +8,11 @@ import type { SimProcess } from './process.ts'
 import type { World } from './world.ts'
 
 /** The engine's tables in the simulated database: one statement here for each that the engine's own stores send. */
-export function simOutbox(pool: SimPool, deadLetter: DeadLetterSink, strict: boolean): OutboxStore {
+export function simOutbox(pool: SimPool, deadLetter: DeadLetterSink, wholeKeys: boolean): OutboxStore {
   return {
     pending: () => pool.run<number>('outbox: shards with rows'),
     read: (shard, afterId, limit) =>
-      pool.run<OutboxRow>(strict ? 'outbox: read a shard' : 'outbox: read a shard, no key from its middle', [
+      pool.run<OutboxRow>(wholeKeys ? 'outbox: read a shard, no key from its middle' : 'outbox: read a shard', [
         shard,
         afterId,
         limit,

@@ -1,6 +1,7 @@
 import type { MemoryBroker } from '../../src/transports/memory/index.ts'
 import { memoryBroker } from '../../src/transports/memory/index.ts'
 import { VirtualClock } from '../../src/testing/virtual-clock.ts'
+import { Allowances } from './allowances.ts'
 import { Checker } from './checker.ts'
 import { SimServer } from './database/server.ts'
 import { maxBytes } from './events.ts'
@@ -13,8 +14,7 @@ import { Random } from './random.ts'
 /** Everything one run is made of. Nothing in it knows another run, the real time or real dice. */
 export interface World {
   readonly seed: number
-  /** Without the allowances for what the engine does not promise yet. */
-  readonly strict: boolean
+  readonly allowances: Allowances
   readonly plan: Plan
   readonly clock: VirtualClock
   readonly dice: Random
@@ -37,8 +37,9 @@ export function createWorld(seed: number, strict: boolean, print: ((line: string
     : () => {}
   const server = new SimServer(clock)
   const broker = memoryBroker({ clock, ...plan.broker, maxBytes })
-  const checker = new Checker({ server, broker, strict, note })
+  const allowances = new Allowances(strict)
+  const checker = new Checker({ server, broker, allowances, note })
   const faults = new Faults(clock, dice.fork('faults'), plan, note)
   const outside = new Outside(dice.fork('outside'), checker)
-  return { seed, strict, plan, clock, dice, faults, server, broker, outside, checker, troubles: new Map(), note }
+  return { seed, allowances, plan, clock, dice, faults, server, broker, outside, checker, troubles: new Map(), note }
 }

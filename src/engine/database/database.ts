@@ -2,7 +2,7 @@ import pg from 'pg'
 import { isKerpError, KerpError } from '../../kernel/errors.ts'
 import type { EventContext } from '../../kernel/trace.ts'
 import type { Client } from './connection.ts'
-import { connectionSettings, explainConnectFailure, isConnectionError, markLost, send, toQuery } from './connection.ts'
+import { connectionSettings, explainConnectFailure, isConnectionError, send, toQuery } from './connection.ts'
 import type { Statement } from './sql.ts'
 import { sql } from './sql.ts'
 import type { Tx } from './transaction.ts'
@@ -83,7 +83,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
       /timeout exceeded when trying to connect/.test(error.message) &&
       pool.totalCount >= max
     ) {
-      const exhausted = new KerpError(
+      return new KerpError(
         'POOL_EXHAUSTED',
         `no database connection became free within ${acquireTimeoutMs} ms; all ${max} are in use`,
         {
@@ -91,7 +91,6 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
           hint: 'raise KERP_POOL, or look for handlers that hold a transaction for long',
         },
       )
-      return markLost(exhausted)
     }
     await options.revive?.().catch(onError)
     return explainConnectFailure(error, url)

@@ -177,15 +177,15 @@ export class TxHandle implements TxPart {
   }
 
   #closedReason(): string | undefined {
-    if (this.#state.closed) return this.#state.closed
-    for (let handle: TxHandle | undefined = this; handle; handle = handle.#parent)
-      if (handle.#over) return 'its function has returned'
-    return undefined
+    return this.#state.closed ?? (this.#isOver() ? 'its function has returned' : undefined)
+  }
+
+  #isOver(): boolean {
+    return this.#over || (this.#parent?.#isOver() ?? false)
   }
 
   #isWithin(ancestor: TxHandle): boolean {
-    for (let handle: TxHandle | undefined = this; handle; handle = handle.#parent) if (handle === ancestor) return true
-    return false
+    return this === ancestor || (this.#parent?.#isWithin(ancestor) ?? false)
   }
 }
 

@@ -25,7 +25,7 @@ create table kerp.events (
   event_id   uuid not null primary key,
   event_type text not null,
   company_id text not null,
-  key        text check (length(key) <= 500),
+  key        text constraint key_has_at_most_500_characters check (length(key) <= 500),
   emitted_at timestamptz not null default clock_timestamp(),
   envelope   text not null
 ) partition by range (event_id);
@@ -117,6 +117,12 @@ create table kerp.dead_letters (
 create unique index dead_letters_once on kerp.dead_letters (consumer, event_id) where state = 'dead';
 create index dead_letters_event on kerp.dead_letters (event_id);
 create index dead_letters_list on kerp.dead_letters (state, id);
+
+-- Processes at work. Each holds an advisory lock on its key for as long as it lives, so a row whose lock is free has died.
+create table kerp.processes (
+  lock_key   int primary key,
+  started_at timestamptz not null default now()
+);
 
 -- Events of one key share one of 16 lanes, which one transaction at a time takes from; those without a key are in the 17th.
 create function kerp.lane_of(key text) returns smallint language sql immutable parallel safe as

@@ -123,6 +123,12 @@ describe('is refused before anything is written', () => {
     await expect(refused).rejects.toMatchObject({ code: 'EVENT_INVALID', message: expect.stringContaining('item') })
   })
 
+  test('a key that no index could hold', async () => {
+    const refused = database.transaction((tx) => emit(tx, Noted, { text: 'x' }, { key: 'k'.repeat(501) }))
+    await expect(refused).rejects.toMatchObject({ code: 'EVENT_INVALID', message: expect.stringContaining('501') })
+    expect(await database.transaction((tx) => emit(tx, Noted, { text: 'x' }, { key: '가'.repeat(500) }))).toBeDefined()
+  })
+
   test('and of several none is written when one is refused', async () => {
     const key = 'all or none'
     await database.transaction(async (tx) => {
@@ -174,6 +180,28 @@ test('events emitted side by side in one transaction are all written, those of o
   expect(rows.map(({ texts }) => texts).sort()).toEqual(
     Array.from({ length: 20 }, (_, index) => [`${index} first`, `${index} second`]).sort(),
   )
+})
+
+test('parts that fail beside them take only their own events with them', async () => {
+  await database.transaction((tx) =>
+    Promise.all(
+      Array.from({ length: 12 }, async (_, index) => {
+        const handle = tx.in({ companyId: 'parts' })
+        const part = handle.transaction(async (inner) => {
+          await emit(inner, Noted, { text: `${index} inside` })
+          if (index % 2) throw new Error('on purpose')
+        })
+        await part.catch(() => {})
+        await emit(handle, Noted, { text: `${index} after` })
+      }),
+    ),
+  )
+  const rows = await database.sql<{ text: string }>`
+    select envelope::json -> 'data' ->> 'text' as text from kerp.events where company_id = 'parts'`
+  const expected = Array.from({ length: 12 }, (_, index) =>
+    index % 2 ? [`${index} after`] : [`${index} inside`, `${index} after`],
+  )
+  expect(rows.map(({ text }) => text).sort()).toEqual(expected.flat().sort())
 })
 
 test('none at all costs no statement', async () => {

@@ -223,7 +223,7 @@ describe('of several relays', () => {
   const leaders = async () =>
     database.sql<{ pid: number; name: string }>`
       select distinct a.pid, a.application_name as name from pg_locks l join pg_stat_activity a using (pid)
-      where l.locktype = 'advisory' and l.classid = 537730 and l.granted`
+      where l.locktype = 'advisory' and l.classid = 537730 and l.granted and a.datname = current_database()`
 
   test('another takes over when the leader is cut off', async () => {
     await using stack = new AsyncDisposableStack()

@@ -25,6 +25,7 @@ export function applyBatch(
 
   return async (batch, tx) => {
     const suspects = new Map<Delivery, Error>()
+    let victim: Error | undefined
     const running = new Set<Delivery>()
     const lanes = new Map<string, Promise<boolean> | false>()
     const pending: Promise<boolean>[] = []
@@ -43,6 +44,8 @@ export function applyBatch(
     }
     if (pending.length) await withDeadline(Promise.all(pending))
     if (suspects.size) throw new GroupFailure(suspects)
+    // Nobody is known to be to blame, but somebody has failed, and that must not be committed.
+    if (victim) throw victim
 
     /** True when done at once, a promise when the handler awaits. */
     function run(delivery: Delivery): boolean | Promise<boolean> {
@@ -73,8 +76,9 @@ export function applyBatch(
       const isVictim =
         (error as { code?: string }).code === transactionAborted ||
         isKerpError(error, 'TRANSACTION_CLOSED') ||
-        isConnectionError(error)
-      if (!isVictim) suspects.set(delivery, error)
+        (isConnectionError(error) && !isKerpError(error))
+      if (isVictim) victim ??= error
+      else suspects.set(delivery, error)
       return false
     }
 

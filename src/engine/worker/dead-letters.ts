@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto'
-import { KerpError } from '../../kernel/errors.ts'
 import { newId } from '../../kernel/ids.ts'
 import type { Envelope } from '../../kernel/envelope.ts'
 import type { Database } from '../database/database.ts'

@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { KerpError } from '../../kernel/errors.ts'
+import { markLost } from '../database/connection.ts'
 import type { Delivery, Settlement } from '../transport.ts'
 import { GroupFailure, settleGroup } from './group.ts'
 
@@ -22,10 +23,12 @@ function delivery(name: string): Delivery {
 const nameOf = ({ envelope }: Delivery) => envelope.eventId
 const retry: Settlement = { do: 'retry', afterMs: 100, blame: 'message' }
 
+type Attempt = (names: readonly string[], deliveries: readonly Delivery[]) => void
+
 interface Run {
   batch: readonly string[]
   /** Fails a whole attempt, or returns. */
-  attempt?: (names: readonly string[], deliveries: readonly Delivery[]) => void
+  attempt?: Attempt
   judge?: (name: string, error: Error) => Settlement
   fatal?: (failure: unknown) => boolean
 }
@@ -55,7 +58,7 @@ async function carryOut({ batch, attempt = () => {}, judge = () => retry, fatal 
 
 /** Handlers of these fail whenever they run, and say so. */
 const suspecting =
-  (...poison: string[]): Run['attempt'] =>
+  (...poison: string[]): Attempt =>
   (_, deliveries) => {
     const suspects = deliveries.filter((one) => poison.includes(nameOf(one)))
     if (suspects.length)
@@ -64,7 +67,7 @@ const suspecting =
 
 /** With one of these in it the commit fails, and nobody knows whose fault it is. */
 const anonymously =
-  (...poison: string[]): Run['attempt'] =>
+  (...poison: string[]): Attempt =>
   (names) => {
     if (names.some((name) => poison.includes(name))) throw new Error('the commit failed')
   }
@@ -92,7 +95,7 @@ describe('a batch', () => {
     const { of, judged } = await carryOut({
       batch: ['a', 'b'],
       attempt: (names, deliveries) => {
-        if (first) suspecting('b')!(names, deliveries)
+        if (first) suspecting('b')(names, deliveries)
         first = false
       },
     })
@@ -148,8 +151,8 @@ describe('a batch', () => {
 
 describe('nobody is blamed and nothing more is tried', () => {
   test('when the connection is lost', async () => {
-    const lost = Object.assign(new Error('Connection terminated unexpectedly'), {})
-    const run = await carryOut({ batch: ['a', 'b', 'c'], attempt: () => Promise.reject(lost) && fail(lost) })
+    const lost = markLost(new Error('Connection terminated unexpectedly'))
+    const run = await carryOut({ batch: ['a', 'b', 'c'], attempt: () => fail(lost) })
     expect(run).toMatchObject({ attempts: [['a', 'b', 'c']], settled: [], judged: [], failure: lost })
   })
 
@@ -201,7 +204,7 @@ describe('whatever is poison in it', () => {
       fc.asyncProperty(cases, async (given) => {
         const attempt = given.known ? suspecting(...given.poison) : anonymously(...given.poison)
         const judge = (): Settlement => (given.dead ? { do: 'dead', reason: 'permanent' } : retry)
-        predicate(given, await carryOut({ batch: given.batch, attempt: attempt!, judge }))
+        predicate(given, await carryOut({ batch: given.batch, attempt, judge }))
       }),
       { numRuns: 500 },
     )

@@ -18,8 +18,8 @@ export class GroupFailure extends Error {
 
 export interface GroupOptions {
   batch: readonly Delivery[]
-  /** Carries these out in one transaction, all or none. */
-  attempt: (batch: readonly Delivery[]) => Promise<void>
+  /** Carries these out in one transaction, all or none; may return some that it found in somebody else's hands and left alone. */
+  attempt: (batch: readonly Delivery[]) => Promise<readonly Delivery[] | void>
   /** What becomes of one that failed by itself. */
   judge: (delivery: Delivery, error: Error) => Settlement
   /** Called as soon as it is known, so that a failing one is out of everyone's way. */
@@ -44,20 +44,26 @@ export async function settleGroup(options: GroupOptions, firstFailure?: unknown)
   async function run(part: readonly Delivery[]): Promise<void> {
     const free = heldBack.size === 0 ? part : part.filter((delivery) => !held(delivery))
     if (free.length < part.length) {
-      for (const delivery of part)
-        if (held(delivery)) await settle(delivery, { do: 'retry', afterMs: 0, blame: 'consumer' })
+      for (const delivery of part) if (held(delivery)) await holdBack(delivery)
     }
     if (free.length === 0) return
+    let elsewhere: readonly Delivery[]
     try {
-      await attempt(free)
+      elsewhere = (await attempt(free)) ?? []
     } catch (failure) {
       return divide(free, failure)
     }
-    for (const delivery of free) await settle(delivery, { do: 'ack' })
+    const left = new Set(elsewhere)
+    for (const delivery of free) {
+      if (!left.has(delivery)) await settle(delivery, { do: 'ack' })
+      else await holdBack(delivery)
+    }
   }
 
   async function divide(part: readonly Delivery[], failure: unknown): Promise<void> {
-    if (isConnectionError(failure) || fatal(failure)) throw failure
+    // The group's own transaction could not even begin.
+    const noConnection = isConnectionError(failure) || isKerpError(failure, 'POOL_EXHAUSTED')
+    if (noConnection || fatal(failure)) throw failure
     const suspects = failure instanceof GroupFailure ? failure.suspects : new Map<Delivery, Error>()
     if (part.length === 1) return fail(part[0]!, suspects.get(part[0]!) ?? toError(failure))
     const keys = new Set([...suspects.keys()].map(({ envelope }) => envelope.key).filter((key) => key !== null))
@@ -79,6 +85,11 @@ export async function settleGroup(options: GroupOptions, firstFailure?: unknown)
       if (stuck && !held(delivery)) await fail(delivery, error)
       else await run([delivery])
     }
+  }
+
+  async function holdBack(delivery: Delivery): Promise<void> {
+    if (delivery.envelope.key !== null) heldBack.add(delivery.envelope.key)
+    await settle(delivery, { do: 'retry', afterMs: 0, blame: 'consumer' })
   }
 
   function held({ envelope: { key } }: Delivery): boolean {

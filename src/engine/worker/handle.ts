@@ -3,7 +3,7 @@ import type { Tx } from '../database/transaction.ts'
 import type { TransactionOptions } from '../database/database.ts'
 import type { Inbox } from '../inbox/store.ts'
 import type { Delivery, HandleBatch, Settlement } from '../transport.ts'
-import { toError } from '../../kernel/errors.ts'
+import { isKerpError, toError } from '../../kernel/errors.ts'
 import { GroupFailure, settleGroup } from './group.ts'
 
 /** What a worker needs of the database: the simulator brings one of its own. */
@@ -39,7 +39,7 @@ export function handleWithInbox({ database, inbox, now, apply, judge, done }: Ha
       })
     } catch (thrown) {
       const error = toError(thrown)
-      if (!isConnectionError(error)) throw error
+      if (!isConnectionError(error) && !isKerpError(error, 'POOL_EXHAUSTED')) throw error
       for (const delivery of batch) {
         if (!settlements.has(delivery))
           settlements.set(delivery, { do: 'retry', afterMs: databaseAwayMs, blame: 'consumer', error })

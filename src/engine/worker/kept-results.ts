@@ -12,7 +12,9 @@ export function postgresResults(database: Database, consumerId: number): KeptRes
       // `undefined` has no JSON: the call answered nothing.
       const text = result === undefined ? null : JSON.stringify(result)
       await database.sql`
-        insert into kerp.perform_results (consumer_id, event_id, result) values (${consumerId}, ${eventId}, ${text})
+        insert into kerp.perform_results (consumer_id, event_id, result) select ${consumerId}::int, ${eventId}::uuid, ${text}::text
+        -- Of no use any more when somebody else, who took over, has made the effect.
+        where not exists (select from kerp.processed_events p where p.event_id = ${eventId}::uuid and p.consumer_id = ${consumerId}::int)
         on conflict (consumer_id, event_id) do nothing`
     },
     drop(tx, eventIds) {

@@ -100,11 +100,11 @@ const heldBack: Settlement = { do: 'retry', afterMs: 0, blame: 'consumer' }
 
 /** The second half as a handler of the group commit, with all that this brings: lanes, deadline, blame. */
 export function commitHalf(
-  { type, name, commit = () => {} }: PerformSubscription,
+  { type, name, deadline = '30s', commit = () => {} }: PerformSubscription,
   { clock, results, answers }: Pick<PerformParts, 'clock' | 'results' | 'answers'>,
 ) {
   const handle = (event: Event<unknown>, tx: Tx) => commit(answers.get(event.eventId), tx, event)
-  const apply = applyBatch({ kind: 'handle', type, name, handle }, clock)
+  const apply = applyBatch({ kind: 'handle', type, name, deadline, handle }, clock)
   return async (batch: readonly Delivery[], tx: Tx): Promise<void> => {
     const eventIds = batch.map(({ envelope }) => envelope.eventId)
     void results.drop(tx, eventIds)

@@ -61,6 +61,10 @@ describe('a message whose attempt failed', () => {
     })
   })
 
+  test.each(['LEASE_LOST', 'WORKER_STOPPING', 'EVENT_TOO_NEW'] as const)('waits without spending one on %s', (code) => {
+    expect(verdict(new KerpError(code, 'x'), 3)).toMatchObject({ do: 'retry', blame: 'consumer' })
+  })
+
   test.each(['EVENT_INVALID', 'EVENT_UNKNOWN', 'MESSAGE_UNREADABLE'] as const)('is given up at once on %s', (code) => {
     expect(verdict(new KerpError(code, 'x'))).toMatchObject({ do: 'dead', reason: code })
   })

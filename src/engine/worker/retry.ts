@@ -41,7 +41,7 @@ export function notNow(after: Duration, reason = 'not now'): Error {
 }
 
 /** Whoever comes next may do it at once; a newer program may take longer to come. */
-const notItsFault = { LEASE_LOST: 0, WORKER_STOPPING: 0, EVENT_TOO_NEW: 10_000 } as const
+const notItsFault = { LEASE_LOST: 0, WORKER_STOPPING: 0, EVENT_TOO_NEW: 1000 } as const
 
 /** The events themselves are wrong: another attempt would meet the same. */
 const neverRight = ['EVENT_INVALID', 'EVENT_UNKNOWN', 'MESSAGE_UNREADABLE'] as const

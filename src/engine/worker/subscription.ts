@@ -44,7 +44,7 @@ export interface PerformOptions<Data, Result> extends CommonOptions {
   commit?: (result: Result, tx: Tx, event: Event<Data>) => unknown
   /** How long a worker that has died keeps others from trying. A living one extends it. */
   lease?: Duration
-  /** After this long the call's signal is aborted and the attempt has failed. */
+  /** After this long the call's signal is aborted and the attempt has failed; the commit has as long. */
   deadline?: Duration
 }
 

@@ -123,6 +123,9 @@ function startConsumer(subscription: EventSubscription, consumerId: number, part
   return transport.consume(declare(subscription), buryWhatKills(subscription, handle, verdict), options)
 }
 
+/** So often its worker may die before a message is given up, however few attempts it has: others may have been the cause. */
+const fewestDeaths = 3
+
 /**
  * A message whose worker died is handed out again with one attempt more, without anybody having judged it. So what kills its workers
  * runs out of attempts too.
@@ -133,12 +136,13 @@ function buryWhatKills(
   verdict: Verdict,
 ): HandleBatch {
   return async (batch) => {
-    const alive = batch.filter(({ attempt }) => attempt <= attempts)
+    const limit = Math.max(attempts, fewestDeaths)
+    const alive = batch.filter(({ attempt }) => attempt <= limit)
     const settlements = alive.length ? await handle(alive) : []
     if (alive.length === batch.length) return settlements
     const rest = settlements.values()
     return batch.map((delivery) =>
-      delivery.attempt <= attempts ? rest.next().value! : verdict(delivery, killedItsWorkers(delivery)),
+      delivery.attempt <= limit ? rest.next().value! : verdict(delivery, killedItsWorkers(delivery)),
     )
   }
 }

@@ -1,3 +1,4 @@
+import type { Database } from '../../engine/database/database.ts'
 import { literal, sql, storable } from '../../engine/database/sql.ts'
 import type { Statement } from '../../engine/database/sql.ts'
 import type { Tx } from '../../engine/database/transaction.ts'
@@ -14,6 +15,8 @@ export interface Row {
   readonly claims: number
   /** It waited for its time: for a retry, a delay or the end of a lease. */
   readonly waited: boolean
+  /** It was handed out before to a process that never said what became of it. */
+  readonly leftBehind: boolean
   readonly key: string | null
   readonly envelope: string
 }
@@ -33,33 +36,48 @@ export interface TakeOptions {
   readonly low: readonly number[]
 }
 
+/**
+ * Of rows left behind by a process that died, which may have died of one of them: none; all; nothing but those; or those that were
+ * left behind for the first time, and the one with this id.
+ */
+export type LeftBehind = 'none' | 'all' | 'only' | number
+
 /** Takes rows away in the transaction of their effect: its commit is the acknowledgement, its rollback the redelivery. */
 export async function take(tx: Tx, options: TakeOptions): Promise<Row[]> {
   const locked = tx.run(lockLanes(options))
   const taken = tx.raw(sql`
-    ${keyedRows(options)}
-    delete from kerp.deliveries d where d.ctid = any ((select ctids from keyed) || ${unorderedRows(options)}) returning ${columns}`)
+    ${keyedRows(options, 'none')}
+    delete from kerp.deliveries d where d.ctid = any ((select ctids from keyed) || ${unorderedRows(options, 'none')})
+    returning ${columns}, d.leased`)
   await locked
   return toRows(await taken)
 }
 
 /** Hands rows out until `leaseMs` from now, unless somebody extends that. */
-export async function lease(tx: Tx, options: TakeOptions, leaseMs: number): Promise<Row[]> {
+export async function lease(tx: Tx, options: TakeOptions, leaseMs: number, left: LeftBehind): Promise<Row[]> {
   const locked = tx.run(lockLanes(options))
   const leased = tx.raw(sql`
-    ${keyedRows(options)}
+    ${keyedRows(options, left)}
     update kerp.deliveries d
-    set claims = claims + 1, due_at = now() + make_interval(secs => ${leaseMs / 1000}::float8), leased = true,
+    set claims = d.claims + 1, due_at = now() + make_interval(secs => ${leaseMs / 1000}::float8), leased = true,
         -- A lease that ran out ended with a dead worker; if it is the message that kills them, its attempts must run out too.
-        attempt = attempt + leased::int
-    where d.ctid = any ((select ctids from keyed) || ${unorderedRows(options)}) returning ${columns}`)
+        attempt = d.attempt + d.leased::int
+    from (select q.ctid as place, q.leased as was_leased from kerp.deliveries q
+          where q.ctid = any ((select ctids from keyed) || ${unorderedRows(options, left)})) before
+    where d.ctid = before.place returning ${columns}, before.was_leased`)
   await locked
   return toRows(await leased)
 }
 
-/** Takes these rows again, those that are still there and in nobody else's hands. */
-export async function takeAgain(tx: Tx, consumer: number, rows: readonly Row[]): Promise<Row[]> {
+/** Takes these rows again, those that are still as they were and in nobody else's hands; also before their lease has run out, if it is ours. */
+export async function takeAgain(
+  tx: Tx,
+  consumer: number,
+  rows: readonly Row[],
+  whose: 'anyone' | 'ours' = 'anyone',
+): Promise<Row[]> {
   const lanes = [...new Set(rows.map(({ lane }) => lane).filter((lane) => lane !== unordered))]
+  const isDue = whose === 'ours' ? sql`r.due_at is not null` : sql`r.due_at <= now()`
   const locked = tx.sql`
     select set_config('kerp.lanes', coalesce((
       select string_agg(lane::text, ',') from unnest(${lanes}::smallint[]) as choice (lane)
@@ -74,13 +92,20 @@ export async function takeAgain(tx: Tx, consumer: number, rows: readonly Row[]):
          for update skip locked) r
         union all
         select * from (select r.ctid from kerp.deliveries r
-         where r.consumer_id = ${consumer}::int and r.lane = w.lane and r.id = w.id and r.due_at <= now() and r.claims = w.claims
+         where r.consumer_id = ${consumer}::int and r.lane = w.lane and r.id = w.id and ${isDue} and r.claims = w.claims
          for update skip locked) r
       ) q
       where w.lane = ${unordered}::smallint or w.lane = any (${lockedLanes})
-    )) returning ${columns}`)
+    )) returning ${columns}, d.leased`)
   await locked
   return toRows(await taken)
+}
+
+/** The one to try next of those that processes have died over more than once; each is tried alone, the least suspect first. */
+export async function nextSuspect(database: Database, consumer: number): Promise<number | undefined> {
+  const [row] = await database.sql<{ id: bigint }>`
+    select id from kerp.deliveries where consumer_id = ${consumer} and leased and due_at <= now() and attempt > 0 order by attempt, id limit 1`
+  return row && Number(row.id)
 }
 
 /** Puts rows back that were taken in this transaction, under their old ids, so that they keep their place. */
@@ -143,21 +168,32 @@ const lockedLanes = sql`string_to_array(nullif(current_setting('kerp.lanes'), ''
 // Lane by lane with an order and a limit inside, so that the planner has no choice but to walk the right index: statistics of
 // a queue are always stale, and once the plan was a sort of the whole table it was 15 times slower. Rows with a key go without
 // FOR UPDATE: the lane's lock stands for it, and each row lock would be a write of its own (160,000/s against 200,000/s).
-function keyedRows({ consumer, most, keyedLimit, low }: TakeOptions): Statement {
+function keyedRows({ consumer, most, keyedLimit, low }: TakeOptions, left: LeftBehind): Statement {
   return sql`
     with keyed as materialized (select array(
       select x.ctid from unnest(${lockedLanes}) as l (lane)
       cross join lateral (
         (select q.ctid from kerp.deliveries q
-         where q.consumer_id = ${consumer}::int and q.lane = l.lane and q.due_at <= now() and not exists (${blocking(consumer)})
+         where q.consumer_id = ${consumer}::int and q.lane = l.lane and q.due_at <= now() and ${mayTake(left)} and not exists (${blocking(consumer)})
          order by q.due_at, q.id limit ${literal(most)})
         union all
         (select q.ctid from kerp.deliveries q
-         where q.consumer_id = ${consumer}::int and q.lane = l.lane and q.due_at is null and q.id > (${low}::bigint[])[l.lane + 1]
+         where q.consumer_id = ${consumer}::int and q.lane = l.lane and q.due_at is null and ${mayTakeReady(left)} and q.id > (${low}::bigint[])[l.lane + 1]
            and not exists (${blocking(consumer)})
          order by q.id limit ${literal(most)})
       ) x limit ${keyedLimit}::int
     ) as ctids)`
+}
+
+function mayTake(left: LeftBehind): Statement {
+  if (left === 'none') return sql`not q.leased`
+  if (left === 'all') return sql`true`
+  if (left === 'only') return sql`q.leased`
+  return sql`(not q.leased or q.attempt = 0 or q.id = ${left}::bigint)`
+}
+
+function mayTakeReady(left: LeftBehind): Statement {
+  return left === 'only' ? sql`false` : sql`true`
 }
 
 /** An earlier event of the same key that was tried and waits. */
@@ -169,15 +205,15 @@ function blocking(consumer: number): Statement {
 }
 
 /** What the keyed ones leave of the limit; here everyone takes what nobody has locked. */
-function unorderedRows({ consumer, most, limit, low }: TakeOptions): Statement {
+function unorderedRows({ consumer, most, limit, low }: TakeOptions, left: LeftBehind): Statement {
   return sql`array(
     select x.ctid from (
       select * from (select q.ctid from kerp.deliveries q
-       where q.consumer_id = ${consumer}::int and q.lane = ${unordered}::smallint and q.due_at <= now()
+       where q.consumer_id = ${consumer}::int and q.lane = ${unordered}::smallint and q.due_at <= now() and ${mayTake(left)}
        order by q.due_at, q.id limit ${literal(most)} for update skip locked) q
       union all
       select * from (select q.ctid from kerp.deliveries q
-       where q.consumer_id = ${consumer}::int and q.lane = ${unordered}::smallint and q.due_at is null and q.id > ${low[unordered]}::bigint
+       where q.consumer_id = ${consumer}::int and q.lane = ${unordered}::smallint and q.due_at is null and ${mayTakeReady(left)} and q.id > ${low[unordered]}::bigint
        order by q.id limit ${literal(most)} for update skip locked) q
     ) x limit ${limit}::int - (select cardinality(ctids) from keyed))`
 }
@@ -185,12 +221,13 @@ function unorderedRows({ consumer, most, limit, low }: TakeOptions): Statement {
 const columns = sql`d.id, d.lane, d.attempt, d.claims, d.due_at is not null, d.key, d.envelope`
 
 function toRows(raw: (string | null)[][]): Row[] {
-  const rows = raw.map(([id, lane, failures, claims, waited, key, envelope]) => ({
+  const rows = raw.map(([id, lane, failures, claims, waited, key, envelope, leftBehind]) => ({
     id: Number(id),
     lane: Number(lane),
     failures: Number(failures),
     claims: Number(claims),
     waited: waited === 't',
+    leftBehind: leftBehind === 't',
     key: key!,
     envelope: envelope!,
   }))

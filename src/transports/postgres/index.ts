@@ -7,6 +7,7 @@ import type { Capabilities, Subscription, Topology, TopologyDiff, Transport } fr
 import { consumeInside } from './inside.ts'
 import { consumeLeased } from './leased.ts'
 import { allFailed, publish } from './publish.ts'
+import { postgresPresence } from './presence.ts'
 import { depthOf } from './settle.ts'
 
 export interface PostgresTransportOptions {
@@ -29,6 +30,7 @@ const capabilities: Capabilities = {
 
 /** The database as the broker: no further server, and the fastest of all because taking, effect and acknowledgement are one commit. */
 export function postgresTransport({ database, hints }: PostgresTransportOptions): Transport {
+  const presence = postgresPresence(database)
   const numbers = new Map<string, number>()
 
   async function numberOf({ name }: Subscription): Promise<number> {
@@ -53,7 +55,8 @@ export function postgresTransport({ database, hints }: PostgresTransportOptions)
       }
     },
     consume: (subscription, handle, options) => consumeLeased({ ...common(subscription), handle, options }),
-    consumeInside: (subscription, handle, options) => consumeInside({ ...common(subscription), handle, options }),
+    consumeInside: (subscription, handle, options) =>
+      consumeInside({ ...common(subscription), handle, options, presence }),
     depth: async (subscription) => depthOf(database, await numberOf(subscription)),
     async close() {},
   }

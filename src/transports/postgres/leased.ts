@@ -3,10 +3,11 @@ import { KerpError, toError } from '../../kernel/errors.ts'
 import { milliseconds } from '../../kernel/duration.ts'
 import type { Database } from '../../engine/database/database.ts'
 import type { Consumer, ConsumeOptions, Delivery, HandleBatch, Settlement } from '../../engine/transport.ts'
+import { tryRead, unreadableLetter } from './batch.ts'
 import { laneControl } from './lane-control.ts'
 import { endWithin, startSlots } from './slots.ts'
 import type { Row } from './claim.ts'
-import { lease } from './claim.ts'
+import { lease, nextSuspect } from './claim.ts'
 import { bury, extend, giveBack, isHeldBack, nextDueMs, postpone, remove } from './settle.ts'
 
 export interface LeasedOptions {
@@ -27,6 +28,9 @@ interface Held {
   leasedUntil: number
 }
 
+/** How often somebody asks for messages that several processes have died over. */
+const suspectsEveryMs = 1000
+
 /** Leased by one statement, though handled one by one. */
 const fetchAtOnce = 50
 
@@ -44,6 +48,8 @@ export function consumeLeased({ database, consumer, number, handle, options, lis
   const working = new Set<Promise<void>>()
   let freed = () => {}
   let draining = false
+  let suspectInHand: Row | undefined
+  let askedForSuspects = 0
 
   const slots = startSlots({ slots: 1, turn, nextDueMs: () => nextDueMs(database, consumerId), onError })
   const unlisten = listen(slots.wake)
@@ -58,16 +64,42 @@ export function consumeLeased({ database, consumer, number, handle, options, lis
       return 1
     }
     const limit = Math.min(room, oneByOne ? fetchAtOnce : options.batch)
+    const suspect = await suspectInTurn()
     const leasedUntil = performance.now() + leaseMs
-    const rows = await database.transaction((tx) => lease(tx, control.next(consumerId, limit), leaseMs), { retries: 0 })
+    const rows = await database.transaction((tx) => lease(tx, control.next(consumerId, limit), leaseMs, suspect ?? 0), {
+      retries: 0,
+    })
     control.claimed(rows)
     control.took(rows)
     if (rows.length === 0) return 0
-    const fetched = rows.map((row) => toHeld(row, leasedUntil))
+    if (suspect !== undefined) suspectInHand = rows.find(({ id }) => id === suspect)
+    const fetched = await readAll(rows, leasedUntil)
     for (const each of fetched) held.add(each)
     if (draining) await handBack(fetched)
     else for (const batch of oneByOne ? byKey(fetched) : [fetched]) track(work(batch))
     return rows.length
+  }
+
+  /** Of what several processes have died over, one at a time is tried in each process. */
+  async function suspectInTurn(): Promise<number | undefined> {
+    const isBusy = suspectInHand !== undefined && [...held].some(({ row }) => row === suspectInHand)
+    if (isBusy || performance.now() - askedForSuspects < suspectsEveryMs) return undefined
+    const suspect = await nextSuspect(database, consumerId)
+    // As long as there are any, they are taken one after the other without a pause.
+    askedForSuspects = suspect === undefined ? performance.now() : 0
+    return suspect
+  }
+
+  /** Anyone may write into the tables: what is no event goes to the dead letters with its text. */
+  async function readAll(rows: readonly Row[], leasedUntil: number): Promise<Held[]> {
+    const readable: Held[] = []
+    for (const row of rows) {
+      const envelope = tryRead(row)
+      if (envelope instanceof Error)
+        await bury(database, consumerId, row, unreadableLetter(consumer, row, envelope), options)
+      else readable.push(toHeld(row, envelope, leasedUntil))
+    }
+    return readable
   }
 
   function track(work: Promise<void>): void {
@@ -191,8 +223,7 @@ function byKey(fetched: readonly Held[]): Iterable<Held[]> {
   return Map.groupBy(fetched, ({ row, delivery }) => row.key ?? delivery).values()
 }
 
-function toHeld(row: Row, leasedUntil: number): Held {
+function toHeld(row: Row, envelope: Envelope, leasedUntil: number): Held {
   const aborter = new AbortController()
-  const envelope = JSON.parse(row.envelope) as Envelope
   return { row, aborter, leasedUntil, delivery: { envelope, attempt: row.failures + 1, signal: aborter.signal } }
 }

@@ -1,7 +1,7 @@
 import type pg from 'pg'
 import { sleep } from '../../../src/kernel/clock.ts'
 import { KerpError } from '../../../src/kernel/errors.ts'
-import { isConnectionError, send } from '../../../src/engine/database/connection.ts'
+import { isConnectionError, markLost, send } from '../../../src/engine/database/connection.ts'
 import type { TransactionOptions } from '../../../src/engine/database/database.ts'
 import { defaultContext } from '../../../src/engine/database/database.ts'
 import type { Tx } from '../../../src/engine/database/transaction.ts'
@@ -28,13 +28,13 @@ export class SimPool implements Transactions {
   async connect(): Promise<SimClient> {
     await sleep(this.#process.clock, this.#network.delayMs())
     if (this.#server.up) return new SimClient(this.#process, this.#server, this.#network)
-    throw new KerpError('DATABASE_UNREACHABLE', 'cannot connect to the simulated database')
+    throw markLost(new KerpError('DATABASE_UNREACHABLE', 'cannot connect to the simulated database'))
   }
 
   async run<Row>(text: string, values: readonly unknown[] = []): Promise<Row[]> {
     const client = await this.#acquire()
     try {
-      return (await client.query({ text, values })).rows as Row[]
+      return (await send(asPg(client), { text, values: [...values] })).rows as Row[]
     } finally {
       this.#release(client)
     }
@@ -54,7 +54,7 @@ export class SimPool implements Transactions {
 
   async #attempt<T>(work: (tx: Tx) => Promise<T>, { endsConnection }: TransactionOptions): Promise<T> {
     const client = await this.#acquire()
-    const pgClient = client as unknown as pg.ClientBase
+    const pgClient = asPg(client)
     const state = openTxState(pgClient)
     const tx = new TxHandle(state, defaultContext)
     try {
@@ -62,6 +62,7 @@ export class SimPool implements Transactions {
       begun.catch(() => {})
       const result = await work(tx)
       await begun
+      tx.flush()
       tx.close('it has been committed')
       const { command } = await send(pgClient, { text: 'commit' })
       if (command === 'ROLLBACK') throw new KerpError('TRANSACTION_CLOSED', 'nothing was committed')
@@ -84,4 +85,8 @@ export class SimPool implements Transactions {
   #release(client: SimClient): void {
     if (client.usable) this.#idle.push(client)
   }
+}
+
+function asPg(client: SimClient): pg.ClientBase {
+  return client as unknown as pg.ClientBase
 }

@@ -89,6 +89,7 @@ export const statements: Readonly<Record<string, (...args: Parameters<Statement>
     tx.put('effects', String(server.nextNumber()), effect)
     return []
   },
+  'look around': () => [],
   'break a rule': () => {
     throw sqlError('23514', 'new row violates check constraint')
   },
