@@ -1,4 +1,5 @@
 import type { FastifyInstance } from 'fastify'
+import { isConnectionError } from '../engine/database/connection.ts'
 import type { Database } from '../engine/database/database.ts'
 import { migrate } from '../engine/database/migrate.ts'
 import { checkPort, closeServer, listen } from '../engine/http/listen.ts'
@@ -16,8 +17,9 @@ import type { Transport } from '../engine/transport.ts'
 import { guardAgainstExit } from '../engine/worker/exit-guard.ts'
 import type { EventSubscription } from '../engine/worker/subscription.ts'
 import { declare, startWorker } from '../engine/worker/worker.ts'
-import { systemClock } from '../kernel/clock.ts'
+import { sleep, systemClock } from '../kernel/clock.ts'
 import type { Clock } from '../kernel/clock.ts'
+import { isKerpError, messageOf } from '../kernel/errors.ts'
 import { newId } from '../kernel/ids.ts'
 import { postgresTransport } from '../transports/postgres/index.ts'
 import type { Config } from './config.ts'
@@ -50,11 +52,29 @@ export interface StartOptions {
   readonly signal?: AbortSignal
 }
 
+const restartMs = 500
 const httpGraceMs = 4_000
 const workerGraceMs = 8_000
 
-/** Wires everything together, from the ground up. */
+/** Starts; when the database goes away meanwhile, once more from the beginning. */
 export async function start(config: Config, options: StartOptions): Promise<App> {
+  const { clock = systemClock, log, signal } = options
+  const startedAt = clock.monotonic()
+  for (;;) {
+    try {
+      return await startOnce(config, options)
+    } catch (error) {
+      // Opening has a patience of its own; this is for what was lost after that.
+      const wasLost = isConnectionError(error) && !isKerpError(error)
+      if (!wasLost || signal?.aborted || clock.monotonic() - startedAt > startPatienceMs) throw error
+      log.info(`${messageOf(error)}; starting again`)
+      await sleep(clock, restartMs, signal)
+    }
+  }
+}
+
+/** Wires everything together, from the ground up. */
+async function startOnce(config: Config, options: StartOptions): Promise<App> {
   const { log, clock = systemClock, observer, signal } = options
   // Whatever fails below, what was started until then is stopped again.
   await using started = new AsyncDisposableStack()

@@ -70,7 +70,7 @@ export class Checker {
     }
     const blamed = settlement.do === 'dead' || (settlement.do === 'retry' && settlement.blame === 'message')
     const atShutdown = settlement.do !== 'ack' && settlement.error?.message === 'the grace time is over'
-    if (blamed && atShutdown && !this.#setup.allowances.shutdownMayCostAttempts) {
+    if (blamed && atShutdown && !this.#setup.allowances.are('shutdown')) {
       this.fail('a shutdown costs no attempt', `${name} was blamed for it`)
     }
   }
@@ -81,7 +81,7 @@ export class Checker {
   }
 
   threw(consumer: string, error: Error): void {
-    if (!isConnectionError(error) || this.#setup.allowances.outageMayCostAttempts) return
+    if (!isConnectionError(error) || this.#setup.allowances.are('outage')) return
     this.fail('an outage of the database costs no attempt', `a batch of ${consumer} was blamed: ${error.message}`)
   }
 
@@ -106,7 +106,7 @@ export class Checker {
   #checkAnswer(name: string, consumer: string, eventId: string, answer: string | undefined): void {
     this.calls.effectMade(consumer, eventId)
     if (answer === answerTo(consumer, eventId)) return
-    if (answer === undefined && this.#setup.allowances.answerMayBeMissing) return
+    if (answer === undefined && this.#setup.allowances.are('missing answer')) return
     this.fail('the effect has the answer of the call', `${name} was committed with '${answer}'`)
   }
 
@@ -146,7 +146,7 @@ export class Checker {
     const dead = letter !== undefined || buried
     if (!done && !dead)
       this.fail('nothing is lost', `${eventType} ${eventId} has neither effect nor dead letter at ${consumer}`)
-    if (done && dead && !this.#setup.allowances.deadMayBeDone)
+    if (done && dead && !this.#setup.allowances.are('dead and done'))
       this.fail('never an effect and a dead letter', `${name} has both`)
     if (buried && filler === undefined) this.fail('only the unpublishable is buried', `${eventType} ${eventId}`)
     if (done && trouble?.consumer === consumer && trouble.kind === 'refuse')

@@ -1,11 +1,12 @@
 import { Worker } from 'node:worker_threads'
+import type { Allowance } from './allowances.ts'
 import type { Outcome } from './run.ts'
 
 export interface CrewOptions {
   from: number
   seeds: number
   threads: number
-  strict: boolean
+  strict: readonly Allowance[]
   onOutcome: (outcome: Outcome) => 'go on' | 'stop'
 }
 
@@ -29,7 +30,7 @@ export async function runSeeds({ from, seeds, threads, strict, onOutcome }: Crew
   await Promise.all(Array.from({ length: Math.min(threads, seeds) }, work))
 }
 
-function ask(worker: Worker, task: { seed: number; strict: boolean }): Promise<Outcome> {
+function ask(worker: Worker, task: { seed: number; strict: readonly Allowance[] }): Promise<Outcome> {
   return new Promise((resolve, reject) => {
     const failed = (error: unknown) =>
       reject(new Error(`seed ${task.seed} broke the simulator itself`, { cause: error }))

@@ -1,10 +1,14 @@
 import { availableParallelism } from 'node:os'
 import { parseArgs } from 'node:util'
+import type { Allowance } from './allowances.ts'
+import { allowances } from './allowances.ts'
 import { runSeeds } from './crew.ts'
 import type { FaultKind } from './plan.ts'
 import { faultKinds } from './plan.ts'
 import type { Outcome } from './run.ts'
 import { simulate } from './run.ts'
+
+const allowanceNames = Object.keys(allowances) as Allowance[]
 
 const help = `Runs the outbox, the relay, the worker and the inbox on a simulated database, broker, network and clock.
 
@@ -18,7 +22,8 @@ const help = `Runs the outbox, the relay, the worker and the inbox on a simulate
   --trace       tell what happens, line by line; with --seed
   --bail        stop at the first run that breaks a promise
   --threads N   at the same time (as many as there are cores, 4 at most)
-  --strict      without the allowances in test/simulation/allowances.ts
+  --strict NAME without this allowance, or without any ('all'):
+${allowanceLines()}
   --help
 
 The exit code is 0 when every promise was kept in every run, otherwise 1.
@@ -31,12 +36,13 @@ const { values } = parseArgs({
     seed: { type: 'string' },
     trace: { type: 'boolean', default: false },
     bail: { type: 'boolean', default: false },
-    strict: { type: 'boolean', default: false },
+    strict: { type: 'string', multiple: true, default: [] },
     threads: { type: 'string', default: String(Math.min(4, availableParallelism())) },
     help: { type: 'boolean', default: false },
   },
 })
 
+const strict = strictness(values.strict)
 const print = (line: string) => void process.stdout.write(`${line}\n`)
 
 if (values.help) print(help)
@@ -45,7 +51,7 @@ else await runMany()
 
 async function runOne(seed: number): Promise<void> {
   const startedAt = performance.now()
-  const outcome = await simulate(seed, { strict: values.strict, print: values.trace ? print : undefined })
+  const outcome = await simulate(seed, { strict, print: values.trace ? print : undefined })
   report(outcome)
   close([outcome], startedAt)
 }
@@ -59,7 +65,7 @@ async function runMany(): Promise<void> {
     from: wholeNumber('from', values.from),
     seeds,
     threads: wholeNumber('threads', values.threads),
-    strict: values.strict,
+    strict,
     onOutcome(outcome) {
       outcomes.push(outcome)
       if (outcome.violation) report(outcome)
@@ -78,7 +84,9 @@ function report({ seed, violation }: Outcome): void {
   const { property, detail, atMs } = violation
   if (process.stdout.isTTY) process.stdout.write('\r\x1b[K')
   print(`seed ${seed} breaks a promise at ${(atMs / 1000).toFixed(3)} s: ${property}\n  ${detail}`)
-  print(`  repeat it: npm run simulate -- --seed ${seed} --trace${values.strict ? ' --strict' : ''}`)
+  print(
+    `  repeat it: npm run simulate -- --seed ${seed} --trace${values.strict.map((name) => ` --strict '${name}'`).join('')}`,
+  )
 }
 
 function close(outcomes: readonly Outcome[], startedAt: number): void {
@@ -94,6 +102,19 @@ function close(outcomes: readonly Outcome[], startedAt: number): void {
       `${sum(({ dead }) => dead)} dead letters: ${broken.length === 0 ? 'every promise kept' : `${broken.length} broken`}`,
   )
   process.exitCode = broken.length === 0 ? 0 : 1
+}
+
+function allowanceLines(): string {
+  return allowanceNames.map((name) => `                '${name}': ${allowances[name]}`).join('\n')
+}
+
+function strictness(names: readonly string[]): Allowance[] {
+  const unknown = names.find((name) => name !== 'all' && !(name in allowances))
+  if (unknown !== undefined) {
+    process.stderr.write(`--strict takes one of ${allowanceNames.join(', ')} or all, not '${unknown}'\n`)
+    process.exit(2)
+  }
+  return names.includes('all') ? allowanceNames : (names as Allowance[])
 }
 
 function wholeNumber(name: string, text: string): number {

@@ -50,6 +50,8 @@ export interface Plan {
   readonly delayMs: number
   readonly leaseMs: number
   readonly batch: number
+  /** For outside calls; the engine's own worker hands them out one by one. */
+  readonly performBatch: number
   readonly inFlight: number
   readonly broker: { readonly maxBatch: number; readonly dedupWindow: number }
   readonly probability: Readonly<Record<StepFault, number>>
@@ -72,6 +74,7 @@ export function drawPlan(dice: Random): Plan {
     delayMs: dice.pick([1, 3, 10]),
     leaseMs: dice.pick([500, 1000, 2500]),
     batch: dice.pick([1, 5, 20, 100]),
+    performBatch: dice.pick([1, 1, 10]),
     inFlight: dice.pick([10, 100]),
     broker: { maxBatch: dice.pick([1, 5, 100]), dedupWindow: dice.pick([0, 500, 120_000]) },
     probability: drawProbabilities(dice),

@@ -39,7 +39,7 @@ export function runRelayProgram(world: World, process: SimProcess): Running {
   process.atEnd(() => transport.crash())
   const onError = (error: Error) => note(process.name, `failed: ${error.message}`)
   const relay = runRelay({
-    outbox: simOutbox(pool, simDeadLetters(world, process, pool), allowances.wholeKeysAreRead),
+    outbox: simOutbox(pool, simDeadLetters(world, process, pool), allowances.are('slow transactions')),
     leadership: postgresLeadership(pool as unknown as Database, process.clock, onError),
     observer: { ...silentObserver, failed: (_, error) => onError(error) },
     clock: process.clock,
@@ -85,7 +85,7 @@ export function runWorkerProgram(world: World, process: SimProcess): Running {
         buryWhatKills(handlerOf(world, process, pool, subscription, isAlone)),
       ),
       {
-        batch: plan.batch,
+        batch: subscription.kind === 'perform' ? plan.performBatch : plan.batch,
         inFlight: plan.inFlight,
         lease: plan.leaseMs,
         parallel: 1,
@@ -130,7 +130,7 @@ function handlerOf(
   return performThenCommit({ subscription, clock: process.clock, results, commit, judge: verdict, answers })
 }
 
-/** As the engine's worker does: what has used up its attempts without a verdict has killed those who tried. */
+/** As the engine's worker does: what has used up its attempts without a verdict has killed those who tried it. */
 function buryWhatKills(handle: HandleBatch): HandleBatch {
   return async (batch) => {
     const alive = batch.filter(({ attempt }) => attempt <= attempts)

@@ -1,4 +1,5 @@
 import { messageOf } from '../../src/kernel/errors.ts'
+import type { Allowance } from './allowances.ts'
 import type { Violation } from './checker.ts'
 import { consumersOf } from './consumers.ts'
 import { Fleet } from './fleet.ts'
@@ -20,7 +21,8 @@ export interface Outcome {
 export interface RunOptions {
   /** Gets every line of the story. */
   print?: ((line: string) => void) | undefined
-  strict?: boolean
+  /** Allowances that are not made. */
+  strict?: readonly Allowance[]
 }
 
 /** Without faults, everything must be done within this time. */
@@ -31,7 +33,7 @@ const lingerMs = 3000
 const glanceMs = 20
 
 /** One run: work under faults, then peace until all is done, then the verdict. The same seed is the same run, to the last step. */
-export async function simulate(seed: number, { print, strict = false }: RunOptions = {}): Promise<Outcome> {
+export async function simulate(seed: number, { print, strict = [] }: RunOptions = {}): Promise<Outcome> {
   const world = createWorld(seed, strict, print)
   const onRejection = (thrown: unknown) => world.checker.fail('no promise is left without its error', messageOf(thrown))
   process.on('unhandledRejection', onRejection)

@@ -1,6 +1,7 @@
 import type { MemoryBroker } from '../../src/transports/memory/index.ts'
 import { memoryBroker } from '../../src/transports/memory/index.ts'
 import { VirtualClock } from '../../src/testing/virtual-clock.ts'
+import type { Allowance } from './allowances.ts'
 import { Allowances } from './allowances.ts'
 import { Checker } from './checker.ts'
 import { SimServer } from './database/server.ts'
@@ -28,7 +29,11 @@ export interface World {
   note(who: string, what: string): void
 }
 
-export function createWorld(seed: number, strict: boolean, print: ((line: string) => void) | undefined): World {
+export function createWorld(
+  seed: number,
+  strict: readonly Allowance[],
+  print: ((line: string) => void) | undefined,
+): World {
   const clock = new VirtualClock()
   const dice = new Random(String(seed))
   const plan = drawPlan(dice.fork('plan'))

@@ -181,11 +181,11 @@ export class TxHandle implements TxPart {
   }
 
   #isOver(): boolean {
-    return this.#over || (this.#parent?.#isOver() ?? false)
+    return this.#over || (this.#parent !== undefined && this.#parent.#isOver())
   }
 
   #isWithin(ancestor: TxHandle): boolean {
-    return this === ancestor || (this.#parent?.#isWithin(ancestor) ?? false)
+    return this === ancestor || (this.#parent !== undefined && this.#parent.#isWithin(ancestor))
   }
 }
 

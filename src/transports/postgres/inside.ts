@@ -21,8 +21,11 @@ export interface InsideOptions extends Omit<InsideParts, 'consumerId' | 'signal'
   presence: Presence
 }
 
-/** A careful claim is for one message; when its process dies, another may try after this long. */
+/** When a process dies over a careful claim, another may try after this long. */
 const carefulLeaseMs = 2000
+const carefulBatch = 50
+/** So often a process may die before a message is given up, however few attempts it has: others may have been the cause. */
+const fewestDeaths = 3
 /** How often somebody asks for messages that were left behind by a process that died. */
 const suspectsEveryMs = 1000
 
@@ -55,11 +58,11 @@ export function consumeInside({ number, listen, presence, ...given }: InsideOpti
     parts.consumerId ||= await number()
     if (isCareful) {
       await presence.known()
-      // What had been under way when somebody died was at the head; when nothing is left of it, all is as always.
-      isCareful = presence.mustBeCareful() && (await carefulTurn('all', more)) > 0
-      if (isCareful) return 1
+      isCareful = presence.mustBeCareful()
     }
-    const took = await fullTurn(more)
+    const took = isCareful ? await carefulTurn('none', more) : await fullTurn(more)
+    // What had been under way when somebody died was at the head; when nothing is left of it, all is as always.
+    isCareful &&= took > 0
     if (performance.now() - askedForSuspects < suspectsEveryMs) return took
     const suspects = await carefulTurn('only', () => {})
     // As long as there are any, one is taken at every turn.
@@ -99,33 +102,35 @@ export function consumeInside({ number, listen, presence, ...given }: InsideOpti
   }
 
   /**
-   * One message by itself, its claim committed before its handler runs: should it kill the process, that is known afterwards, and
-   * counts as a failed attempt.
+   * The claim is committed before the handlers run: should one of them kill the process, it is known afterwards which it may have
+   * been. Those are then tried one by one.
    */
-  async function carefulTurn(left: 'all' | 'only', more: () => void): Promise<number> {
-    const options = { ...control.next(parts.consumerId, 1), lanes: laneCount }
-    const [row] = await database.transaction((tx) => lease(tx, options, carefulLeaseMs, left), { retries: 0 })
-    if (!row) return 0
-    more()
-    inFlight++
+  async function carefulTurn(left: 'none' | 'only', more: () => void): Promise<number> {
+    const size = left === 'only' ? 1 : Math.min(limit, carefulBatch)
+    const options = { ...control.next(parts.consumerId, size), lanes: laneCount }
+    const rows = await database.transaction((tx) => lease(tx, options, carefulLeaseMs, left), { retries: 0 })
+    if (rows.length === 0) return 0
+    if (rows.length >= size) more()
+    inFlight += rows.length
     try {
-      await carryOutAlone(row)
+      await carryOutClaimed(rows)
     } finally {
-      inFlight--
+      inFlight -= rows.length
       control.forget()
     }
-    return 1
+    return rows.length
   }
 
-  async function carryOutAlone(row: Row): Promise<void> {
+  async function carryOutClaimed(rows: readonly Row[]): Promise<void> {
     const startedAt = Date.now()
     let taken: readonly Taken[] = []
     let done: readonly Delivery[] = []
     try {
       await database.transaction(
         async (tx) => {
-          taken = await readRows(parts, tx, await takeAgain(tx, parts.consumerId, [row], 'ours'))
-          if (taken.length === 0 || (await buriedAsDeadly(tx, row, taken[0]!))) return
+          taken = await readRows(parts, tx, await takeAgain(tx, parts.consumerId, rows, 'ours'))
+          const [first] = taken
+          if (!first || (await buriedAsDeadly(tx, rows[0]!, first))) return
           done = await carryOut(parts, tx, taken)
           if (done.length) void writeReceipt(tx, parts.consumerId, done, startedAt)
         },
@@ -140,7 +145,7 @@ export function consumeInside({ number, listen, presence, ...given }: InsideOpti
 
   /** Processes have died over it as often as it may be tried. */
   async function buriedAsDeadly(tx: Tx, { leftBehind, failures }: Row, { delivery }: Taken): Promise<boolean> {
-    if (!leftBehind) return false
+    if (!leftBehind || failures < fewestDeaths) return false
     const died = new KerpError('HANDLER_CRASHED', `its process died ${failures} times while it was being handled`)
     const verdict = handle.judge({ ...delivery, attempt: failures }, died)
     if (verdict.do !== 'dead') return false
