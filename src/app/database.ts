@@ -85,7 +85,7 @@ const comesBack = new Set([
 ])
 
 /** What is wrong in the URL stays wrong: that is told at once. A name that cannot be looked up now may be either. */
-function patienceFor(error: unknown, patienceMs: number): number {
+export function patienceFor(error: unknown, patienceMs: number): number {
   if (!isKerpError(error, 'DATABASE_UNREACHABLE')) return 0
   const { code, message = '' } = (error.cause ?? {}) as { code?: string; message?: string }
   if (code === 'EAI_AGAIN') return Math.min(5_000, patienceMs)

@@ -23,7 +23,7 @@ import { isKerpError, messageOf } from '../kernel/errors.ts'
 import { newId } from '../kernel/ids.ts'
 import { postgresTransport } from '../transports/postgres/index.ts'
 import type { Config } from './config.ts'
-import { openConfigured, startPatienceMs } from './database.ts'
+import { openConfigured, patienceFor, startPatienceMs } from './database.ts'
 import { buildServer } from './http.ts'
 import type { Log } from './log.ts'
 import { failureLog } from './log.ts'
@@ -66,7 +66,8 @@ export async function start(config: Config, options: StartOptions): Promise<App>
     } catch (error) {
       // Opening has a patience of its own; this is for what was lost after that.
       const wasLost = isConnectionError(error) && !isKerpError(error)
-      if (!wasLost || signal?.aborted || clock.monotonic() - startedAt > startPatienceMs) throw error
+      const comesBack = wasLost || patienceFor(error, startPatienceMs) > 0
+      if (!comesBack || signal?.aborted || clock.monotonic() - startedAt > startPatienceMs) throw error
       log.info(`${messageOf(error)}; starting again`)
       await sleep(clock, restartMs, signal)
     }
