@@ -35,7 +35,7 @@ export class Checker {
   readonly #made = new Map<string, Effect>()
   /** Of every consumer and key, the step that was done last. */
   readonly #lastStep = new Map<string, number>()
-  /** Given up by a verdict once: from then on they are out of turn. */
+  /** Given up once: if a crash makes that forgotten and they are tried again, others have taken their turn. */
   readonly #condemned = new Set<string>()
 
   constructor(setup: CheckerSetup) {
@@ -61,7 +61,6 @@ export class Checker {
 
   settled(consumer: string, { envelope, attempt }: Delivery, settlement: Settlement): void {
     const name = `${consumer} ${envelope.eventId}`
-    if (settlement.do === 'dead') this.#condemned.add(name)
     if (settlement.do === 'retry' && settlement.blame === 'message' && attempt >= attempts) {
       this.fail('no more attempts than allowed', `${name} is to be tried again after attempt ${attempt} of ${attempts}`)
     }
@@ -73,6 +72,11 @@ export class Checker {
     if (blamed && atShutdown && !this.#setup.allowances.are('shutdown')) {
       this.fail('a shutdown costs no attempt', `${name} was blamed for it`)
     }
+  }
+
+  /** It is to die; what follows it in its key goes ahead. */
+  condemned(consumer: string, { envelope }: Delivery): void {
+    this.#condemned.add(`${consumer} ${envelope.eventId}`)
   }
 
   /** A handler runs. */

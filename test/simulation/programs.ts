@@ -82,7 +82,7 @@ export function runWorkerProgram(world: World, process: SimProcess): Running {
     transport.consume(
       { name: subscription.name, events: [subscription.type.name] },
       watched(world, process, subscription.name, (isAlone) =>
-        buryWhatKills(handlerOf(world, process, pool, subscription, isAlone)),
+        buryWhatKills(world, subscription.name, handlerOf(world, process, pool, subscription, isAlone)),
       ),
       {
         batch: subscription.kind === 'perform' ? plan.performBatch : plan.batch,
@@ -111,7 +111,9 @@ function handlerOf(
   const { name, kind, retry } = subscription
   const verdict = (delivery: Delivery, error: Error): Settlement => {
     if (isConnectionError(error)) return { do: 'retry', afterMs: 1000, blame: 'consumer', error }
-    return judge(error, delivery.attempt, attempts, retry!)
+    const settlement = judge(error, delivery.attempt, attempts, retry!)
+    if (settlement.do === 'dead') world.checker.condemned(name, delivery)
+    return settlement
   }
   const parts = {
     database: pool,
@@ -122,7 +124,7 @@ function handlerOf(
   }
   if (kind === 'handle') return handleWithInbox({ ...parts, apply: applyBatch(subscription, process.clock) })
   const results = simResults(world, process, pool, name, isAlone)
-  const answers = new Map<string, unknown>()
+  const answers = new Map<Delivery, unknown>()
   const commit = handleWithInbox({
     ...parts,
     apply: commitHalf(subscription, { clock: process.clock, results, answers }),
@@ -131,9 +133,10 @@ function handlerOf(
 }
 
 /** As the engine's worker does: what has used up its attempts without a verdict has killed those who tried it. */
-function buryWhatKills(handle: HandleBatch): HandleBatch {
+function buryWhatKills({ checker }: World, name: string, handle: HandleBatch): HandleBatch {
   return async (batch) => {
     const alive = batch.filter(({ attempt }) => attempt <= attempts)
+    for (const delivery of batch) if (!alive.includes(delivery)) checker.condemned(name, delivery)
     const settlements = alive.length ? await handle(alive) : []
     const error = new KerpError('HANDLER_CRASHED', 'its workers died while it was being handled')
     return batch.map((delivery) => settlements[alive.indexOf(delivery)] ?? { do: 'dead', reason: 'attempts', error })

@@ -2,7 +2,6 @@ import { createHash } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
 import { KerpError, messageOf } from '../../kernel/errors.ts'
 import type { Database } from './database.ts'
-import type { Tx } from './transaction.ts'
 
 /** The migrations of one module: a folder of files `001-what.sql`, run in the order of their names, each once. */
 export interface MigrationSet {
@@ -45,7 +44,7 @@ export async function migrate(
         primary key (module, name))`)
     const due = pending(declared, await readHistory(database))
     for (const migration of due) {
-      await database.transaction((tx) => runOne(tx, migration))
+      await runOne(database, migration)
       log(`migrated ${migration.module}/${migration.name}`)
     }
     return due
@@ -54,10 +53,12 @@ export async function migrate(
   }
 }
 
-async function runOne(tx: Tx, { module, name, text, checksum }: Migration): Promise<void> {
+async function runOne(database: Database, { module, name, text, checksum }: Migration): Promise<void> {
   try {
-    await tx.query(text)
-    await tx.sql`insert into kerp.migrations (module, name, checksum) values (${module}, ${name}, ${checksum})`
+    await database.transaction(async (tx) => {
+      await tx.query(text)
+      await tx.sql`insert into kerp.migrations (module, name, checksum) values (${module}, ${name}, ${checksum})`
+    })
   } catch (cause) {
     throw new KerpError(
       'MIGRATION_FAILED',

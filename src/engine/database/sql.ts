@@ -2,6 +2,8 @@ import { createHash } from 'node:crypto'
 
 /** One SQL statement with its values apart. `name` is the same for the same text, so Postgres parses and plans it once a connection. */
 export interface Statement {
+  /** The text between the values. */
+  readonly parts: readonly string[]
   readonly text: string
   readonly values: readonly unknown[]
   readonly name: string
@@ -25,37 +27,45 @@ export function sql(strings: TemplateStringsArray, ...values: unknown[]): Statem
   if (values.some(isStatement)) return compose(strings, values)
   let entry = known.get(strings)
   if (!entry) {
-    const text = strings.reduce((before, part, index) => `${before}$${index}${part}`)
+    const text = join(strings)
     entry = { text, name: nameOf(text) }
     known.set(strings, entry)
   }
-  return make(entry.text, values, entry.name)
+  return make(strings, entry.text, values, entry.name)
 }
 
 /** A number as part of the text, where the planner has to know it: it does not look into values when it plans for all of them. */
 export function literal(number: number): Statement {
   const text = String(Math.trunc(number))
-  return make(text, [], text)
+  return make([text], text, [], text)
 }
 
+/** From the pieces of all, never from finished text: a `$5` may also stand inside quotes. */
 function compose(strings: TemplateStringsArray, values: unknown[]): Statement {
+  const parts: string[] = []
   const all: unknown[] = []
-  let text = strings[0]!
+  let part = strings[0]!
   values.forEach((value, index) => {
-    if (isStatement(value)) {
-      text += value.text.replace(/\$(\d+)/g, (_, position: string) => `$${all.length + Number(position)}`)
-      all.push(...value.values)
-    } else {
-      all.push(value)
-      text += `$${all.length}`
-    }
-    text += strings[index + 1]!
+    const pieces = isStatement(value) ? value : { parts: ['', ''], values: [value] }
+    part += pieces.parts[0]!
+    pieces.values.forEach((inner, position) => {
+      parts.push(part)
+      all.push(inner)
+      part = pieces.parts[position + 1]!
+    })
+    part += strings[index + 1]!
   })
-  return make(text, all, nameOf(text))
+  parts.push(part)
+  const text = join(parts)
+  return make(parts, text, all, nameOf(text))
 }
 
-function make(text: string, values: readonly unknown[], name: string): Statement {
-  return { text, values, name, [brand]: true } as Statement
+function join(parts: readonly string[]): string {
+  return parts.reduce((before, part, index) => `${before}$${index}${part}`)
+}
+
+function make(parts: readonly string[], text: string, values: readonly unknown[], name: string): Statement {
+  return { parts, text, values, name, [brand]: true } as Statement
 }
 
 function isStatement(value: unknown): value is Statement {

@@ -1,3 +1,4 @@
+import { sql } from './sql.ts'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { TestDatabase } from '../../testing/postgres.ts'
 import { testDatabase } from '../../testing/postgres.ts'
@@ -97,9 +98,7 @@ describe('a transaction', () => {
   })
 
   test('gives rows as the text that Postgres sent, where that is asked for', async () => {
-    const rows = await database.transaction((tx) =>
-      tx.raw({ text: 'select 5::bigint, null, true', values: [], name: 'raw_test' }),
-    )
+    const rows = await database.transaction((tx) => tx.raw(sql`select 5::bigint, null, true`))
     expect(rows).toEqual([['5', null, 't']])
   })
 })
@@ -123,7 +122,7 @@ describe('a query after the end', () => {
     // Vitest fails the run on a rejection that nobody handles.
     void tx.query('select 1')
     void tx.sql`select 1`
-    void tx.raw({ text: 'select 1', values: [], name: 'x' })
+    void tx.raw(sql`select 1`)
     await expect(tx.query('select 1')).rejects.toMatchObject(closed)
   })
 

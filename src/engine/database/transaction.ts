@@ -98,18 +98,20 @@ export class TxHandle implements TxPart {
 
   async transaction<T>(work: (tx: Tx) => Promise<T>): Promise<T> {
     const state = this.#state
-    // Others may have waited for the same turn.
-    do await this.#turn()
-    while (state.savepoint && !this.#isWithin(state.savepoint.handle))
-    let finish = () => {}
-    const before = state.savepoint
     const inner = new TxHandle(state, this.context, this)
-    state.savepoint = { handle: inner, done: new Promise((resolve) => (finish = resolve)) }
+    const { promise: done, resolve: finish } = Promise.withResolvers<void>()
+    const before = await this.#inTurn(() => {
+      const outer = state.savepoint
+      state.savepoint = { handle: inner, done }
+      return outer
+    })
     const name = `kerp_${++state.depth}`
     try {
       this.flush()
       await send(state.client, { text: `savepoint ${name}` })
       const result = await work(inner)
+      // The connection may be in somebody else's transaction by now.
+      if (state.closed) throw closedError(state.closed)
       this.flush()
       await send(state.client, { text: `release savepoint ${name}` })
       return result
@@ -118,7 +120,7 @@ export class TxHandle implements TxPart {
       if (!state.closed) await send(state.client, { text: `rollback to savepoint ${name}; release savepoint ${name}` })
       throw error
     } finally {
-      inner.#over = true
+      inner.end()
       state.savepoint = before
       finish()
     }
@@ -126,7 +128,7 @@ export class TxHandle implements TxPart {
 
   gather<Item>(write: (items: Item[]) => Statement, item: Item): Promise<void> {
     const mustWait = this.#state.savepoint || this.#closedReason()
-    return forgettable(mustWait ? this.#turn().then(() => this.#gather(write, item)) : this.#gather(write, item))
+    return forgettable(mustWait ? this.#inTurn(() => this.#gather(write, item)) : this.#gather(write, item))
   }
 
   #gather<Item>(write: (items: Item[]) => Statement, item: Item): Promise<void> {
@@ -160,18 +162,16 @@ export class TxHandle implements TxPart {
 
   #send(query: pg.QueryConfig): Promise<pg.QueryResult> {
     const mustWait = this.#state.savepoint || this.#closedReason()
-    return forgettable(
-      mustWait ? this.#turn().then(() => send(this.#state.client, query)) : send(this.#state.client, query),
-    )
+    return forgettable(mustWait ? this.#inTurn(() => send(this.#state.client, query)) : send(this.#state.client, query))
   }
 
-  /** Waits until no savepoint of somebody else is open. */
-  async #turn(): Promise<void> {
+  /** Acts once no savepoint of somebody else is open: at once then, or the next in the queue might open another in between. */
+  async #inTurn<T>(action: () => T | Promise<T>): Promise<T> {
     for (;;) {
       const reason = this.#closedReason()
       if (reason) throw closedError(reason)
       const open = this.#state.savepoint
-      if (!open || this.#isWithin(open.handle)) return
+      if (!open || this.#isWithin(open.handle)) return action()
       await open.done
     }
   }

@@ -2,6 +2,7 @@ import { connect } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { z } from 'zod'
+import { markLost } from '../database/connection.ts'
 import { KerpError } from '../../kernel/errors.ts'
 import { textSchema, wonSchema } from '../../kernel/schema.ts'
 import { closeServer, listen } from './listen.ts'
@@ -21,7 +22,7 @@ const thrown: Record<string, unknown> = {
   missing: new KerpError('NOT_FOUND', 'there is none'),
   away: new KerpError('DATABASE_UNREACHABLE', 'cannot connect to postgres://root@10.0.0.1/'),
   full: new KerpError('POOL_EXHAUSTED', 'all 10 are in use'),
-  cut: Object.assign(new Error('terminating connection due to administrator command'), { code: '57P01' }),
+  cut: markLost(Object.assign(new Error('terminating connection due to administrator command'), { code: '57P01' })),
 }
 
 const routes = [

@@ -122,6 +122,8 @@ export function runRelay({ outbox, leadership, transport, hints, observer, clock
     /** Everything up to this id has been read; only an optimisation, which spares walking over deleted rows. */
     let low = 0
     let sweptAt = clock.monotonic()
+    /** One moment for a whole round: what was held back at its beginning stays so, or a later event of its key could go ahead. */
+    let roundAt = sweptAt
     let confirming: Promise<void> = Promise.resolve()
     /** Keys (or, without a key, rows) whose event could not be published: their later ones wait for it. */
     const blocked = new Map<string, { until: number; tries: number }>()
@@ -129,6 +131,7 @@ export function runRelay({ outbox, leadership, transport, hints, observer, clock
     /** Returns how long to wait before the next: 0 = there is likely more. */
     async function round(lost: AbortSignal): Promise<number | undefined> {
       const now = clock.monotonic()
+      roundAt = now
       const nextTry = Math.min(...[...blocked.values()].map(({ until }) => until))
       const sweeps = now - sweptAt >= sweepMs || nextTry <= now
       if (sweeps) {
@@ -139,7 +142,11 @@ export function runRelay({ outbox, leadership, transport, hints, observer, clock
       }
       const startedAt = clock.now()
       const rows = await outbox.read(shard, low, readLimit)
-      if (rows.length === 0) return Math.min(sweepMs, nextTry - now)
+      if (rows.length === 0) {
+        // Nothing is left, so nothing is held back either: whatever was has gone another way.
+        if (sweeps) blocked.clear()
+        return Math.min(sweepMs, Math.max(1, nextTry - now))
+      }
       low = rows.at(-1)!.id
       await publishInWaves(rows, startedAt, lost)
       return rows.length === readLimit ? 0 : Math.min(sweepMs, Math.max(1, nextTry - now))
@@ -193,6 +200,7 @@ export function runRelay({ outbox, leadership, transport, hints, observer, clock
 
     async function bury(row: OutboxRow, error: Error): Promise<void> {
       observer.relayFailed(1, error)
+      blocked.delete(row.envelope.key ?? row.envelope.eventId)
       await outbox.bury(shard, row, {
         consumer: 'relay',
         envelope: row.envelope,
@@ -212,7 +220,7 @@ export function runRelay({ outbox, leadership, transport, hints, observer, clock
 
     function isBlocked({ envelope }: OutboxRow): boolean {
       const entry = blocked.get(envelope.key ?? envelope.eventId)
-      return entry !== undefined && entry.until > clock.monotonic()
+      return entry !== undefined && entry.until > roundAt
     }
 
     return {

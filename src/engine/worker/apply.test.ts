@@ -107,14 +107,14 @@ describe('the messages of a batch', () => {
     expect(trace.indexOf('-d')).toBeLessThan(trace.indexOf('-a:k'))
   })
 
-  test('come all one after the other where the order is strict', async () => {
+  test('come all one after the other where they are handled in turn', async () => {
     const trace: string[] = []
     const handle = async ({ data: { name } }: Named, tx: Tx) => {
       trace.push(`+${name}`)
       await turns(tx, name === 'a' ? 5 : 1)
       trace.push(`-${name}`)
     }
-    await apply(['a', 'b', 'c:k'], handle, { order: 'strict' })
+    await apply(['a', 'b', 'c:k'], handle, { order: 'in-turn' })
     expect(trace).toEqual(['+a', '-a', '+b', '-b', '+c:k', '-c:k'])
   })
 

@@ -31,7 +31,7 @@ export function applyBatch(
     const pending: Promise<boolean>[] = []
 
     for (const delivery of batch) {
-      const lane = order === 'strict' ? '' : delivery.envelope.key
+      const lane = order === 'in-turn' ? '' : delivery.envelope.key
       const before = lane === null ? undefined : lanes.get(lane)
       // After a failure in its lane a message does not run: it would be out of turn.
       if (before === false) continue

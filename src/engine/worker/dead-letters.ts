@@ -49,11 +49,12 @@ export function errorChain(error: Error | undefined): ErrorLink[] {
   return chain
 }
 
+/** UUIDs, long hexadecimal numbers, amounts. */
+const varying = /[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{8,}|\d+(?:[.,]\d+)*/gi
+
 /** The same for failures that differ only in numbers and ids, so that a thousand of one kind are one line. */
 function fingerprint(consumer: string, chain: readonly ErrorLink[]): string {
-  const words = chain.map(
-    ({ name, code, message }) => `${name} ${code ?? ''} ${message.replace(/[0-9a-f]{8,}|\d+/gi, '#')}`,
-  )
+  const words = chain.map(({ name, code, message }) => `${name} ${code ?? ''} ${message.replace(varying, '#')}`)
   return createHash('sha256')
     .update([consumer, ...words].join('\n'))
     .digest('hex')

@@ -5,7 +5,7 @@ import type { Tx } from '../database/transaction.ts'
 import type { Delivery, HandleBatch, Settlement } from '../transport.ts'
 import { applyBatch, toEvent } from './apply.ts'
 import { asHandler } from './exit-guard.ts'
-import { notNow } from './retry.ts'
+import { notNow, permanent } from './retry.ts'
 import type { Event, PerformSubscription } from './subscription.ts'
 
 /** Keeps what an outside call answered until its effect has committed. */
@@ -23,7 +23,7 @@ export interface PerformParts {
   commit: (deliveries: readonly Delivery[]) => Promise<Settlement[]>
   judge: (delivery: Delivery, error: Error) => Settlement
   /** Where the second half finds what the first has brought. */
-  answers: Map<string, unknown>
+  answers: Map<Delivery, unknown>
 }
 
 /**
@@ -58,11 +58,11 @@ export function performThenCommit({ subscription, clock, results, commit, judge,
       const answer = kept.has(eventId) ? kept.get(eventId) : await callAndKeep(event, delivery)
       // Nothing may be said any more about what may be with somebody else.
       if (delivery.signal.aborted) throw toError(delivery.signal.reason)
-      answers.set(eventId, answer)
+      answers.set(delivery, fromKept(answer))
     } catch (thrown) {
       return judge(delivery, toError(thrown))
     }
-    return commitTogether(delivery).finally(() => answers.delete(eventId))
+    return commitTogether(delivery).finally(() => answers.delete(delivery))
   }
 
   async function callAndKeep(event: Event<unknown>, { signal }: Delivery): Promise<unknown> {
@@ -79,7 +79,7 @@ export function performThenCommit({ subscription, clock, results, commit, judge,
     signal.addEventListener('abort', onAbort, { once: true })
     try {
       const call = asHandler(() => perform(event, { signal: limit.signal, idempotencyKey: event.eventId }))
-      const answer = await Promise.race([call, expired.promise])
+      const answer = toKept(await Promise.race([call, expired.promise]))
       // The answer is there; that it could not be written down is not the event's fault.
       await results.keep(event.eventId, answer).catch((cause: unknown) => {
         throw notNow('1s', `the answer could not be kept: ${messageOf(cause)}`)
@@ -103,13 +103,35 @@ export function commitHalf(
   { type, name, deadline = '30s', commit = () => {} }: PerformSubscription,
   { clock, results, answers }: Pick<PerformParts, 'clock' | 'results' | 'answers'>,
 ) {
-  const handle = (event: Event<unknown>, tx: Tx) => commit(answers.get(event.eventId), tx, event)
-  const apply = applyBatch({ kind: 'handle', type, name, deadline, handle }, clock)
   return async (batch: readonly Delivery[], tx: Tx): Promise<void> => {
-    const eventIds = batch.map(({ envelope }) => envelope.eventId)
-    void results.drop(tx, eventIds)
-    await apply(batch, tx)
+    const answerOf = new Map(batch.map((delivery) => [delivery.envelope.eventId, answers.get(delivery)]))
+    const handle = (event: Event<unknown>, part: Tx) => commit(answerOf.get(event.eventId), part, event)
+    void results.drop(tx, [...answerOf.keys()])
+    await applyBatch({ kind: 'handle', type, name, deadline, handle }, clock)(batch, tx)
   }
+}
+
+/**
+ * What is kept is JSON, and `commit` always gets what came back from it, so that it sees the same at its first try and at a later one.
+ * An amount of won, a bigint, comes back as one.
+ */
+function toKept(answer: unknown): unknown {
+  if (answer === undefined) return undefined
+  try {
+    return JSON.parse(
+      JSON.stringify(answer, (_, value: unknown) => (typeof value === 'bigint' ? { $bigint: String(value) } : value)),
+    )
+  } catch (cause) {
+    throw permanent(`the answer of the call cannot be kept: ${messageOf(cause)}`, cause)
+  }
+}
+
+function fromKept(kept: unknown): unknown {
+  if (kept === undefined) return undefined
+  return JSON.parse(JSON.stringify(kept), (_, value: unknown) => {
+    const big = (value as { $bigint?: string } | null)?.$bigint
+    return big === undefined ? value : BigInt(big)
+  })
 }
 
 /** One batch is under way at a time; what arrives meanwhile goes with the next. */

@@ -27,8 +27,11 @@ export interface HandleOptions<Data> extends CommonOptions {
    * at every `await`; events of one key come one after the other.
    */
   handle: (event: Event<Data>, tx: Tx) => unknown
-  /** 'by-key' (default), or 'strict': one event after the other, whatever its key. */
-  order?: 'by-key' | 'strict'
+  /**
+   * 'by-key' (default): of one transaction's events those of different keys take turns at every `await`. 'in-turn': one after the
+   * other, whatever their keys. Other transactions, here and elsewhere, may be at work on other keys all the same.
+   */
+  order?: 'by-key' | 'in-turn'
   /** For the whole batch's transaction. A handler that awaits the outside world belongs into `perform`. */
   deadline?: Duration
   /** Events of one transaction, at most. */

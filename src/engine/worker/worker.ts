@@ -27,6 +27,8 @@ export interface WorkerOptions {
   database: Database
   transport: Transport
   subscriptions: readonly EventSubscription[]
+  /** The Postgres transport, where another one is the broker: redriven dead letters wait in the database for their one consumer. */
+  redriven?: Transport
   observer?: Observer
   clock?: Clock
 }
@@ -59,8 +61,8 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     options.database,
     subscriptions.map(({ name }) => name),
   )
-  const consumers = subscriptions.map((subscription) =>
-    startConsumer(subscription, numbers.get(subscription.name)!, { ...options, observer }),
+  const consumers = subscriptions.flatMap((subscription) =>
+    startConsumers(subscription, numbers.get(subscription.name)!, { ...options, observer }),
   )
 
   return {
@@ -89,7 +91,18 @@ function refuseTwins(subscriptions: readonly EventSubscription[]): void {
   }
 }
 
-type Parts = Required<Pick<WorkerOptions, 'database' | 'transport' | 'observer'>> & { clock?: Clock }
+type Parts = Required<Pick<WorkerOptions, 'database' | 'transport' | 'observer'>> &
+  Pick<WorkerOptions, 'clock' | 'redriven'>
+
+/** On the broker, and where that is not the database itself, on what was redriven. */
+function startConsumers(subscription: EventSubscription, consumerId: number, parts: Parts): Consumer[] {
+  const { redriven, transport } = parts
+  const onBroker = startConsumer(subscription, consumerId, parts)
+  if (!redriven || redriven.name === transport.name) return [onBroker]
+  // The broker may still bring a copy of the same event, so these go through the inbox too.
+  const { consumeInside: _, ...leasing } = redriven
+  return [onBroker, startConsumer(subscription, consumerId, { ...parts, transport: leasing })]
+}
 
 function startConsumer(subscription: EventSubscription, consumerId: number, parts: Parts): Consumer {
   const { database, transport, observer } = parts
@@ -173,7 +186,7 @@ function performing(
 ): HandleBatch {
   const { database, observer, clock = systemClock } = parts
   const results = postgresResults(database, consumerId)
-  const answers = new Map<string, unknown>()
+  const answers = new Map<Delivery, unknown>()
   const commit = handleWithInbox({
     database,
     inbox: postgresInbox(consumerId),

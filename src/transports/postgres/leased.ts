@@ -156,7 +156,10 @@ export function consumeLeased({ database, consumer, number, handle, options, lis
       return [{ row, afterMs, countsAttempt: blame === 'message', error: error?.message ?? null }]
     })
     if (postponed.length) await postpone(database, consumerId, postponed)
-    if (returned.length || postponed.length) control.forget()
+    if (returned.length || postponed.length) {
+      control.forget()
+      slots.replan()
+    }
   }
 
   async function beat(): Promise<void> {

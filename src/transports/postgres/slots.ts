@@ -77,6 +77,10 @@ export function startSlots({ slots, turn, nextDueMs, onError }: SlotsOptions) {
       paused = false
       wake()
     },
+    /** Something has been put off: whoever sleeps may have to wake earlier. */
+    replan(): void {
+      if (running.size === 0 && !stopped && !paused) void sleepUntilNext()
+    },
     /** Resolves when every loop has ended its batch. */
     async stop(): Promise<void> {
       stopped = true
