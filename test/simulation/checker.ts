@@ -103,14 +103,12 @@ export class Checker {
     if (this.#made.has(name)) this.fail('every effect once', `${name} was done twice`)
     this.#made.set(name, effect)
     if (performers.has(consumer)) this.#checkAnswer(name, consumer, eventId, answer)
-    const outOfTurn = this.#condemned.has(name) || this.#setup.allowances.overtaken.has(eventId)
-    if (key !== null && !outOfTurn) this.#checkTurn(`${consumer} ${key}`, step)
+    if (key !== null && !this.#condemned.has(name)) this.#checkTurn(`${consumer} ${key}`, step)
   }
 
   #checkAnswer(name: string, consumer: string, eventId: string, answer: string | undefined): void {
     this.calls.effectMade(consumer, eventId)
     if (answer === answerTo(consumer, eventId)) return
-    if (answer === undefined && this.#setup.allowances.are('missing answer')) return
     this.fail('the effect has the answer of the call', `${name} was committed with '${answer}'`)
   }
 

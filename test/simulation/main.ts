@@ -42,6 +42,8 @@ const { values } = parseArgs({
   },
 })
 
+// Whoever reads along may have seen enough.
+process.stdout.on('error', () => process.exit())
 const strict = strictness(values.strict)
 const print = (line: string) => void process.stdout.write(`${line}\n`)
 

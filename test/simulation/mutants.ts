@@ -107,7 +107,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'commits with something else than the answer',
     file: 'engine/worker/perform.ts',
-    edits: [{ from: 'answers.set(eventId, answer)', to: 'answers.set(eventId, kept)' }],
+    edits: [{ from: 'answers.set(delivery, fromKept(answer))', to: 'answers.set(delivery, kept)' }],
   },
   {
     name: 'runs a second copy within one batch',

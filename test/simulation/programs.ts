@@ -33,7 +33,7 @@ export function emitOptionsOf(world: World, process: SimProcess): EmitOptions {
 }
 
 export function runRelayProgram(world: World, process: SimProcess): Running {
-  const { server, faults, broker, checker, allowances, clock, note } = world
+  const { server, faults, broker, checker, allowances, note } = world
   const pool = new SimPool(process, server, faults)
   const transport = memoryTransport({ broker, faults: faults.memory(process) })
   process.atEnd(() => transport.crash())
@@ -50,9 +50,7 @@ export function runRelayProgram(world: World, process: SimProcess): Running {
         await process.awake()
         for (const envelope of batch) checker.published(envelope)
         note(process.name, `publishes ${batch.map((envelope) => label(envelope)).join(', ')}`)
-        allowances.publishing(process, batch, clock.monotonic())
         const results = await transport.publish(batch, signal)
-        allowances.published(process, batch, results, clock.monotonic())
         if (faults.strikes('crash at an await', `${process.name} after publishing`)) process.kill()
         await process.awake()
         return results

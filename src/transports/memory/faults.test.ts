@@ -35,7 +35,8 @@ async function setUp(faults: MemoryFaults = {}, given: MemoryBrokerOptions = {})
     on.consume(
       subscription,
       (batch) => {
-        for (const { envelope, attempt } of batch) trace.push(`${envelope.eventId}/${attempt}@${clock.monotonic()}`)
+        for (const { envelope, attempt } of batch)
+          trace.push(`${nameOf(envelope.eventId)}/${attempt}@${clock.monotonic()}`)
         return Promise.all(batch.map(handle))
       },
       { ...options, ...more },
@@ -43,8 +44,12 @@ async function setUp(faults: MemoryFaults = {}, given: MemoryBrokerOptions = {})
   return { clock, broker, transport, connect, consume, trace, letters, errors }
 }
 
-const event = (eventId: string, key: string | null = null): Envelope => ({
-  eventId,
+/** Short names for the reader, as ids that are valid. */
+const idOf = (name: string) => `00000000-0000-7000-8000-${Buffer.from(name.padStart(6)).toString('hex')}`
+const nameOf = (id: string) => Buffer.from(id.slice(-12), 'hex').toString().trim()
+
+const event = (name: string, key: string | null = null): Envelope => ({
+  eventId: idOf(name),
   eventType: 'happened',
   timestamp: '2026-01-01T00:00:00.000Z',
   data: {},
@@ -102,7 +107,7 @@ describe('faults of the memory broker', () => {
       twice: { duplicate: true },
       late: { delayMs: 500 },
     }
-    const { clock, transport, consume, trace } = await setUp({ onPublish: ({ eventId }) => faults[eventId] })
+    const { clock, transport, consume, trace } = await setUp({ onPublish: ({ eventId }) => faults[nameOf(eventId)] })
     consume()
     const publishing = transport.publish([event('lost'), event('twice'), event('late')])
     expect((await clock.run(publishing)).map(({ ok }) => ok)).toEqual([false, true, true])
@@ -201,7 +206,7 @@ describe('the memory transport', () => {
     const { clock, transport } = await setUp()
     const batches: string[][] = []
     const handle = async (batch: readonly Delivery[]): Promise<Settlement[]> => {
-      batches.push(batch.map(({ envelope }) => envelope.eventId))
+      batches.push(batch.map(({ envelope }) => nameOf(envelope.eventId)))
       return batch.map(() => ({ do: 'ack' }))
     }
     transport.consume(subscription, handle, {
@@ -249,12 +254,12 @@ describe('the memory transport', () => {
     const { clock, transport, consume, trace } = await setUp()
     const leaving = consume(
       ({ envelope, signal }) => {
-        if (envelope.eventId === 'deaf') return new Promise(() => {})
+        if (nameOf(envelope.eventId) === 'deaf') return new Promise(() => {})
         return new Promise((resolve) => signal.addEventListener('abort', () => resolve({ do: 'ack' })))
       },
       { batch: 1 },
     )
-    await transport.publish([event('deaf'), event('obedient')])
+    await transport.publish([event('deaf'), event('obeys')])
     await clock.advance(0)
     const from = clock.monotonic()
     await clock.run(leaving.drain(5000))
@@ -262,7 +267,7 @@ describe('the memory transport', () => {
     expect(await transport.depth(subscription)).toMatchObject({ inFlight: 1 })
     consume()
     await clock.runUntilIdle()
-    expect(trace).toEqual(['deaf/1@0', 'obedient/1@0', `deaf/2@${leaseMs}`])
+    expect(trace).toEqual(['deaf/1@0', 'obeys/1@0', `deaf/2@${leaseMs}`])
   })
 
   it('leaves no timer behind when it is closed', async () => {

@@ -37,10 +37,10 @@ export interface TakeOptions {
 }
 
 /**
- * Of rows left behind by a process that died, which may have died of one of them: none; all; nothing but those; or those that were
- * left behind for the first time, and the one with this id.
+ * Of rows left behind by a process that died, which may have died of one of them: none of them; nothing but those for which that was
+ * the first time; nothing but the others; or everything but those others, of which only the one with this id.
  */
-export type LeftBehind = 'none' | 'all' | 'only' | number
+export type LeftBehind = 'none' | 'once' | 'again' | number
 
 /** Takes rows away in the transaction of their effect: its commit is the acknowledgement, its rollback the redelivery. */
 export async function take(tx: Tx, options: TakeOptions): Promise<Row[]> {
@@ -187,13 +187,13 @@ function keyedRows({ consumer, most, keyedLimit, low }: TakeOptions, left: LeftB
 
 function mayTake(left: LeftBehind): Statement {
   if (left === 'none') return sql`not q.leased`
-  if (left === 'all') return sql`true`
-  if (left === 'only') return sql`q.leased`
+  if (left === 'once') return sql`q.leased and q.attempt = 0`
+  if (left === 'again') return sql`q.leased and q.attempt > 0`
   return sql`(not q.leased or q.attempt = 0 or q.id = ${left}::bigint)`
 }
 
 function mayTakeReady(left: LeftBehind): Statement {
-  return left === 'only' ? sql`false` : sql`true`
+  return left === 'once' || left === 'again' ? sql`false` : sql`true`
 }
 
 /** An earlier event of the same key that was tried and waits. */

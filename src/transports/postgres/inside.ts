@@ -64,8 +64,8 @@ export function consumeInside({ number, listen, presence, ...given }: InsideOpti
     // What had been under way when somebody died was at the head; when nothing is left of it, all is as always.
     isCareful &&= took > 0
     if (performance.now() - askedForSuspects < suspectsEveryMs) return took
-    const suspects = await carefulTurn('only', () => {})
-    // As long as there are any, one is taken at every turn.
+    const suspects = (await carefulTurn('once', () => {})) || (await carefulTurn('again', () => {}))
+    // As long as there are any, some are taken at every turn.
     askedForSuspects = suspects ? 0 : performance.now()
     return took + suspects
   }
@@ -103,10 +103,10 @@ export function consumeInside({ number, listen, presence, ...given }: InsideOpti
 
   /**
    * The claim is committed before the handlers run: should one of them kill the process, it is known afterwards which it may have
-   * been. Those are then tried one by one.
+   * been. Those are tried together once more, and then one by one.
    */
-  async function carefulTurn(left: 'none' | 'only', more: () => void): Promise<number> {
-    const size = left === 'only' ? 1 : Math.min(limit, carefulBatch)
+  async function carefulTurn(left: 'none' | 'once' | 'again', more: () => void): Promise<number> {
+    const size = left === 'again' ? 1 : Math.min(limit, carefulBatch)
     const options = { ...control.next(parts.consumerId, size), lanes: laneCount }
     const rows = await database.transaction((tx) => lease(tx, options, carefulLeaseMs, left), { retries: 0 })
     if (rows.length === 0) return 0
