@@ -53,6 +53,8 @@ export interface StartOptions {
 }
 
 const restartMs = 500
+/** Opening gives up a moment before its patience ends, and then this must not begin again. */
+const startRetryMs = 1_000
 const httpGraceMs = 4_000
 const workerGraceMs = 8_000
 
@@ -67,7 +69,8 @@ export async function start(config: Config, options: StartOptions): Promise<App>
       // Opening has a patience of its own; this is for what was lost after that.
       const wasLost = isConnectionError(error) && !isKerpError(error)
       const comesBack = wasLost || patienceFor(error, startPatienceMs) > 0
-      if (!comesBack || signal?.aborted || clock.monotonic() - startedAt > startPatienceMs) throw error
+      if (!comesBack || signal?.aborted || clock.monotonic() - startedAt > startPatienceMs - 2 * startRetryMs)
+        throw error
       log.info(`${messageOf(error)}; starting again`)
       await sleep(clock, restartMs, signal)
     }
@@ -130,7 +133,7 @@ async function connectBroker(
 ): Promise<Broker> {
   const hints = await startHints(database, onError)
   started.defer(() => hints.close())
-  const transport = postgresTransport({ database, hints })
+  const transport = postgresTransport({ database, hints, onError })
   started.defer(() => transport.close())
   const subscriptions = modules.flatMap((module) => module.handlers({ database, clock, newId }))
   // Also by a process that only emits: an event finds its consumers although none of them has ever run.

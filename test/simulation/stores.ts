@@ -53,7 +53,7 @@ export function simResults(
     async find(eventIds) {
       for (const id of eventIds) checker.calls.looked(process, `${consumer} ${id}`, isAlone(id))
       const rows = await pool.run<{ id: string; result: unknown }>('kept results: find', [consumer, eventIds])
-      return new Map(rows.map(({ id, result }) => [id, result]))
+      return { answers: new Map(rows.map(({ id, result }) => [id, result])), done: new Set<string>() }
     },
     async keep(eventId, result) {
       const name = `${consumer} ${eventId}`

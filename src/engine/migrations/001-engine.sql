@@ -42,6 +42,7 @@ create table kerp.outbox_events (
   envelope   text not null,
   primary key (shard, id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000, autovacuum_vacuum_cost_delay = 0);
+create index outbox_events_key on kerp.outbox_events (shard, key, id) where key is not null;
 
 -- One row for each event and consumer that it still has to reach, where this database is the broker.
 -- due_at: null = ready; otherwise not before then: delayed, waiting for its next attempt, or (leased) handed out until then.

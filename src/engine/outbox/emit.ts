@@ -69,7 +69,7 @@ function toEnvelope(type: EventType, data: unknown, context: EventContext, optio
   }
 }
 
-interface EmitRow {
+export interface EmitRow {
   event_id: string
   event_type: string
   company_id: string

@@ -1,4 +1,5 @@
 import type { Envelope } from '../../kernel/envelope.ts'
+import { readEnvelope } from '../../kernel/envelope.ts'
 import { isUuid } from '../../kernel/ids.ts'
 import type { Database } from '../database/database.ts'
 import { spanTime } from '../inbox/store.ts'
@@ -40,6 +41,9 @@ export interface ConsumerLife {
 
 interface EventRow {
   event_id: string
+  event_type: string
+  company_id: string
+  key: string | null
   emitted_at: Date
   envelope: string
 }
@@ -48,9 +52,9 @@ interface EventRow {
 export async function lifeOfEvent(database: Database, eventId: string): Promise<EventLife | undefined> {
   if (!isUuid(eventId)) return undefined
   const [row] =
-    await database.sql<EventRow>`select event_id, emitted_at, envelope from kerp.events where event_id = ${eventId}`
+    await database.sql<EventRow>`select event_id, event_type, company_id, key, emitted_at, envelope from kerp.events where event_id = ${eventId}`
   if (!row) return undefined
-  const envelope = JSON.parse(row.envelope) as Envelope
+  const envelope = tryEnvelope(row)
   const [receipts, pending, dead, outbox, subscribed, caused] = await Promise.all([
     readReceipts(database, eventId),
     readPending(database, envelope),
@@ -92,6 +96,24 @@ export async function lifeOfEvent(database: Database, eventId: string): Promise<
     relayed,
     consumers,
     caused,
+  }
+}
+
+/** Anyone may write into the table: of what cannot be read, the columns are told, and its text as the data. */
+function tryEnvelope({ event_id, event_type, company_id, key, emitted_at, envelope }: EventRow): Envelope {
+  try {
+    return readEnvelope(envelope)
+  } catch {
+    const timestamp = emitted_at.toISOString()
+    return {
+      eventId: event_id,
+      eventType: event_type,
+      companyId: company_id,
+      key,
+      timestamp,
+      version: 1,
+      data: envelope,
+    }
   }
 }
 
@@ -240,14 +262,21 @@ export async function recentEvents(
 ): Promise<RecentEvent[]> {
   const rows = after
     ? await database.sql<EventRow>`
-        select event_id, emitted_at, envelope from kerp.events
+        select event_id, event_type, company_id, key, emitted_at, envelope from kerp.events
         where event_id > ${after} and (${type ?? null}::text is null or event_type = ${type ?? null}) order by event_id limit ${limit}`
     : await database.sql<EventRow>`
-        select event_id, emitted_at, envelope from kerp.events
+        select event_id, event_type, company_id, key, emitted_at, envelope from kerp.events
         where (${before ?? null}::uuid is null or event_id < ${before ?? null}) and (${type ?? null}::text is null or event_type = ${type ?? null})
         order by event_id desc limit ${limit}`
-  return rows.map(({ event_id, emitted_at, envelope }) => {
-    const { eventType, companyId, key, data } = JSON.parse(envelope) as Envelope
+  return rows.map(({ event_id, event_type, company_id, key: rowKey, emitted_at, envelope }) => {
+    const { eventType, companyId, key, data } = tryEnvelope({
+      event_id,
+      event_type,
+      company_id,
+      key: rowKey,
+      emitted_at,
+      envelope,
+    })
     return { eventId: event_id, eventType, companyId, key, emittedAt: emitted_at.toISOString(), data }
   })
 }

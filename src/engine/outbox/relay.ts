@@ -125,6 +125,8 @@ export function runRelay({ outbox, leadership, transport, hints, observer, clock
     /** One moment for a whole round: what was held back at its beginning stays so, or a later event of its key could go ahead. */
     let roundAt = sweptAt
     let confirming: Promise<void> = Promise.resolve()
+    /** Published, and on the way out of the table. */
+    let beingConfirmed: ReadonlySet<number> = new Set()
     /** Keys (or, without a key, rows) whose event could not be published: their later ones wait for it. */
     const blocked = new Map<string, { until: number; tries: number }>()
 
@@ -141,15 +143,16 @@ export function runRelay({ outbox, leadership, transport, hints, observer, clock
         sweptAt = now
       }
       const startedAt = clock.now()
-      const rows = await outbox.read(shard, low, readLimit)
-      if (rows.length === 0) {
+      const read = await outbox.read(shard, low, readLimit)
+      const rows = read.filter(({ id }) => !beingConfirmed.has(id))
+      if (read.length === 0) {
         // Nothing is left, so nothing is held back either: whatever was has gone another way.
         if (sweeps) blocked.clear()
         return Math.min(sweepMs, Math.max(1, nextTry - now))
       }
-      low = rows.at(-1)!.id
+      low = Math.max(low, read.at(-1)!.id)
       await publishInWaves(rows, startedAt, lost)
-      return rows.length === readLimit ? 0 : Math.min(sweepMs, Math.max(1, nextTry - now))
+      return read.length >= readLimit ? 0 : Math.min(sweepMs, Math.max(1, nextTry - now))
     }
 
     /** One event of a key at a time, so that when one fails its later ones have not gone ahead. */
@@ -195,6 +198,7 @@ export function runRelay({ outbox, leadership, transport, hints, observer, clock
       observer.relayed(accepted.length, Math.max(0, clock.now() - oldest))
       await confirming
       // Beside the next read and publish; after a failure the rows are still there and the next sweep finds them.
+      beingConfirmed = new Set(accepted.map(({ id }) => id))
       confirming = outbox.confirm(shard, accepted, startedAt).catch((error) => observer.failed('relay', toError(error)))
     }
 

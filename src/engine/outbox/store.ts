@@ -15,7 +15,10 @@ export interface OutboxRow {
 export interface OutboxStore {
   /** Shards that have rows. */
   pending(): Promise<number[]>
-  /** Rows of a shard in the order of their ids, those after `afterId`. */
+  /**
+   * Rows of a shard in the order of their ids: those after `afterId`, and those before it whose key is among them. Such a one comes
+   * from a transaction that was slow to commit, and must go first.
+   */
   read(shard: number, afterId: number, limit: number): Promise<OutboxRow[]>
   /** Deletes what the broker has confirmed. */
   confirm(shard: number, rows: readonly OutboxRow[], startedAt: number): Promise<void>
@@ -37,7 +40,16 @@ export function postgresOutbox(database: Database): OutboxStore {
     },
     async read(shard, afterId, limit) {
       const rows = await database.sql<{ id: bigint; envelope: string }>`
-        select id, envelope from kerp.outbox_events where shard = ${shard} and id > ${afterId} order by id limit ${limit}`
+        with fresh as materialized (
+          select id, key, envelope from kerp.outbox_events where shard = ${shard} and id > ${afterId} order by id limit ${limit}
+        )
+        select id, envelope from fresh
+        union all
+        select late.id, late.envelope from (select distinct key from fresh where key is not null) keys
+        cross join lateral (
+          select id, envelope from kerp.outbox_events o where o.shard = ${shard} and o.key = keys.key and o.id <= ${afterId} order by o.id limit ${limit}
+        ) late
+        order by id`
       const readable: OutboxRow[] = []
       for (const { id, envelope } of rows) {
         try {

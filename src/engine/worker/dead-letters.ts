@@ -7,7 +7,10 @@ import type { Tx } from '../database/transaction.ts'
 import type { DeadLetter, DeadLetterSink } from '../transport.ts'
 import { toRow } from '../outbox/emit.ts'
 
-/** One table for all brokers. Written before the message is acknowledged, so a second copy meets the first and changes nothing. */
+/**
+ * One table for all brokers. In the inbox it counts as done: a copy that comes later, and would perhaps succeed, is only acknowledged,
+ * and of what has been done already no letter is written.
+ */
 export function deadLetterSink(database: Database): DeadLetterSink {
   return async (letter, tx) => {
     await insert(tx ?? database, letter)
@@ -17,11 +20,18 @@ export function deadLetterSink(database: Database): DeadLetterSink {
 async function insert(on: Tx | Database, letter: DeadLetter): Promise<void> {
   const { consumer, envelope, raw = '', reason, attempts, error } = letter
   const chain = errorChain(error)
+  const eventId = envelope?.eventId ?? null
   await on.sql`
+    with known as (
+      select id from kerp.consumers where name = ${consumer} and ${eventId}::uuid is not null
+    ), noted as (
+      insert into kerp.processed_events (event_id, consumer_id) select ${eventId}::uuid, id from known on conflict do nothing returning event_id
+    )
     insert into kerp.dead_letters (id, consumer, event_id, event_type, company_id, reason, error, fingerprint, attempts, envelope, first_at)
-    values (${newId()}, ${consumer}, ${envelope?.eventId ?? null}, ${envelope?.eventType ?? null}, ${envelope?.companyId ?? null}, ${reason},
-      ${JSON.stringify(chain)}, ${fingerprint(consumer, chain)}, ${attempts}, ${envelope ? JSON.stringify(envelope) : storable(raw)},
-      ${envelope?.timestamp ?? null})
+    select ${newId()}::uuid, ${consumer}, ${eventId}::uuid, ${envelope?.eventType ?? null}, ${envelope?.companyId ?? null}, ${reason},
+      ${JSON.stringify(chain)}::jsonb, ${fingerprint(consumer, chain)}, ${attempts}::int, ${envelope ? JSON.stringify(envelope) : storable(raw)},
+      ${envelope?.timestamp ?? null}::timestamptz
+    where not exists (select from known) or exists (select from noted)
     on conflict (consumer, event_id) where state = 'dead' do nothing`
 }
 
@@ -153,6 +163,9 @@ export async function redriveDeadLetters(
 /** Straight to the consumer's rows in this database: workers take those beside what comes from a broker. The relay's go back to it. */
 async function queueAgain(tx: Tx, consumer: string, envelope: Envelope): Promise<void> {
   const { event_id, key, envelope: text } = toRow(envelope)
+  await tx.sql`
+    delete from kerp.processed_events
+    where event_id = ${event_id} and consumer_id = (select id from kerp.consumers where name = ${consumer})`
   if (consumer === 'relay') {
     await tx.sql`
       insert into kerp.outbox_events (shard, event_id, key, envelope)

@@ -98,7 +98,8 @@ export async function settleGroup(options: GroupOptions, firstFailure?: unknown)
 
   async function fail(delivery: Delivery, error: Error): Promise<void> {
     const settlement = judge(delivery, error)
-    if (settlement.do === 'retry' && delivery.envelope.key !== null) heldBack.add(delivery.envelope.key)
+    // Also behind a dead one: only when its letter is written may what follows it go on.
+    if (delivery.envelope.key !== null) heldBack.add(delivery.envelope.key)
     await settle(delivery, settlement)
   }
 }

@@ -21,7 +21,7 @@ export interface HandleParts {
 }
 
 /** While the database is away nothing is anybody's fault; the messages wait at the broker. */
-const databaseAwayMs = 1000
+export const databaseAwayMs = 1000
 
 /**
  * Effects once on a transport that delivers at least once: one transaction for the whole batch, which first records in the inbox

@@ -4,9 +4,17 @@ import type { KeptResults } from './perform.ts'
 export function postgresResults(database: Database, consumerId: number): KeptResults {
   return {
     async find(eventIds) {
-      const rows = await database.sql<{ event_id: string; result: string | null }>`
-        select event_id, result from kerp.perform_results where consumer_id = ${consumerId} and event_id = any (${eventIds}::uuid[])`
-      return new Map(rows.map(({ event_id, result }) => [event_id, result === null ? undefined : JSON.parse(result)]))
+      const rows = await database.sql<{ event_id: string; result: string | null; is_done: boolean }>`
+        select event_id, result, false as is_done from kerp.perform_results where consumer_id = ${consumerId} and event_id = any (${eventIds}::uuid[])
+        union all
+        select event_id, null, true from kerp.processed_events where consumer_id = ${consumerId} and event_id = any (${eventIds}::uuid[])`
+      const kept = rows.filter(({ is_done }) => !is_done)
+      return {
+        answers: new Map(
+          kept.map(({ event_id, result }) => [event_id, result === null ? undefined : JSON.parse(result)]),
+        ),
+        done: new Set(rows.filter(({ is_done }) => is_done).map(({ event_id }) => event_id)),
+      }
     },
     async keep(eventId, result) {
       // `undefined` has no JSON: the call answered nothing.

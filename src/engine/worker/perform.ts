@@ -4,13 +4,15 @@ import { KerpError, messageOf, toError } from '../../kernel/errors.ts'
 import type { Tx } from '../database/transaction.ts'
 import type { Delivery, HandleBatch, Settlement } from '../transport.ts'
 import { applyBatch, toEvent } from './apply.ts'
+import { databaseAwayMs } from './handle.ts'
 import { asHandler } from './exit-guard.ts'
 import { notNow, permanent } from './retry.ts'
 import type { Event, PerformSubscription } from './subscription.ts'
 
 /** Keeps what an outside call answered until its effect has committed. */
 export interface KeptResults {
-  find(eventIds: readonly string[]): Promise<Map<string, unknown>>
+  /** What is kept of these, and which of them are done altogether: a copy of those needs no call. */
+  find(eventIds: readonly string[]): Promise<{ answers: ReadonlyMap<string, unknown>; done: ReadonlySet<string> }>
   keep(eventId: string, result: unknown): Promise<void>
   drop(tx: Tx, eventIds: readonly string[]): Promise<unknown>
 }
@@ -36,7 +38,14 @@ export function performThenCommit({ subscription, clock, results, commit, judge,
   const commitTogether = gather(commit)
 
   return async (batch) => {
-    const kept = await results.find(batch.map(({ envelope }) => envelope.eventId))
+    let kept: Kept
+    try {
+      kept = await results.find(batch.map(({ envelope }) => envelope.eventId))
+    } catch (thrown) {
+      // The database is away, whatever the reason: nobody's message is to blame.
+      const error = toError(thrown)
+      return batch.map(() => ({ do: 'retry', afterMs: databaseAwayMs, blame: 'consumer', error }))
+    }
     const lanes = new Map<string, Promise<Settlement>>()
     return Promise.all(
       batch.map((delivery) => {
@@ -51,8 +60,9 @@ export function performThenCommit({ subscription, clock, results, commit, judge,
     )
   }
 
-  async function one(delivery: Delivery, kept: ReadonlyMap<string, unknown>): Promise<Settlement> {
+  async function one(delivery: Delivery, { answers: kept, done }: Kept): Promise<Settlement> {
     const { eventId } = delivery.envelope
+    if (done.has(eventId)) return { do: 'ack' }
     try {
       const event = toEvent(type, delivery)
       const answer = kept.has(eventId) ? kept.get(eventId) : await callAndKeep(event, delivery)
@@ -95,6 +105,8 @@ export function performThenCommit({ subscription, clock, results, commit, judge,
     return new KerpError('DEADLINE_EXCEEDED', `${subscription.name} was not done within ${deadlineMs} ms`)
   }
 }
+
+type Kept = Awaited<ReturnType<KeptResults['find']>>
 
 const heldBack: Settlement = { do: 'retry', afterMs: 0, blame: 'consumer' }
 

@@ -222,7 +222,7 @@ export function startConsumer(setup: ConsumerSetup, handle: HandleBatch, options
     if (running.size === 0) return
     const { promise: over, resolve } = Promise.withResolvers<void>()
     const abortAll = () => {
-      for (const held of leased.values()) held.abort.abort(new KerpError('DEADLINE_EXCEEDED', `the grace time is over`))
+      for (const held of leased.values()) held.abort.abort(new KerpError('WORKER_STOPPING', 'the worker is stopping'))
     }
     const calledOff = [clock.after(graceMs, abortAll), clock.after(graceMs + lastWordMs, resolve)]
     await Promise.race([over, Promise.all(running)])

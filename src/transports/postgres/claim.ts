@@ -32,8 +32,11 @@ export interface TakeOptions {
   readonly lanes: number
   /** Where to begin to look, so that everyone begins elsewhere. */
   readonly offset: number
-  /** By lane: nothing ready has an id up to this one. Saves walking over the entries of what was deleted. */
-  readonly low: readonly number[]
+  /**
+   * Nothing ready without a key has an id up to this one, bar what commits late: saves walking over the entries of what was deleted.
+   * Lanes are always read from their beginning: a late event must still go before a later one of its key.
+   */
+  readonly low: number
 }
 
 /**
@@ -145,16 +148,16 @@ function toPutBackRow({ row, eventId, afterMs, countsAttempt, error }: PutBack) 
  * Locks lanes that have work for the rest of the transaction. A statement of its own: the next one must see what whoever held
  * the lane before has committed, and Postgres takes a statement's view of the data before it waits for locks.
  */
-function lockLanes({ consumer, offset, lanes, low }: TakeOptions): Statement {
+function lockLanes({ consumer, offset, lanes }: TakeOptions): Statement {
   const order = Array.from({ length: laneCount }, (_, index) => (index + offset) % laneCount)
   // Not EXISTS: the planner may answer that from a list of all lanes that it makes by reading the whole queue (56 ms).
   return sql`
     select set_config('kerp.lanes', coalesce((
       select string_agg(lane::text, ',') from (
-        select lane from unnest(${order}::smallint[], ${order.map((lane) => low[lane])}::bigint[]) as choice (lane, low)
+        select lane from unnest(${order}::smallint[]) as choice (lane)
         where case
           when (select true from kerp.deliveries d
-                where d.consumer_id = ${consumer}::int and d.lane = choice.lane and d.due_at is null and d.id > choice.low order by d.id limit 1)
+                where d.consumer_id = ${consumer}::int and d.lane = choice.lane and d.due_at is null order by d.id limit 1)
             or ((select true from kerp.deliveries d where d.consumer_id = ${consumer}::int and d.due_at is not null limit 1)
               and (select true from kerp.deliveries d
                 where d.consumer_id = ${consumer}::int and d.lane = choice.lane and d.due_at <= now() order by d.due_at limit 1))
@@ -168,7 +171,7 @@ const lockedLanes = sql`string_to_array(nullif(current_setting('kerp.lanes'), ''
 // Lane by lane with an order and a limit inside, so that the planner has no choice but to walk the right index: statistics of
 // a queue are always stale, and once the plan was a sort of the whole table it was 15 times slower. Rows with a key go without
 // FOR UPDATE: the lane's lock stands for it, and each row lock would be a write of its own (160,000/s against 200,000/s).
-function keyedRows({ consumer, most, keyedLimit, low }: TakeOptions, left: LeftBehind): Statement {
+function keyedRows({ consumer, most, keyedLimit }: TakeOptions, left: LeftBehind): Statement {
   return sql`
     with keyed as materialized (select array(
       select x.ctid from unnest(${lockedLanes}) as l (lane)
@@ -178,7 +181,7 @@ function keyedRows({ consumer, most, keyedLimit, low }: TakeOptions, left: LeftB
          order by q.due_at, q.id limit ${literal(most)})
         union all
         (select q.ctid from kerp.deliveries q
-         where q.consumer_id = ${consumer}::int and q.lane = l.lane and q.due_at is null and ${mayTakeReady(left)} and q.id > (${low}::bigint[])[l.lane + 1]
+         where q.consumer_id = ${consumer}::int and q.lane = l.lane and q.due_at is null and ${mayTakeReady(left)}
            and not exists (${blocking(consumer)})
          order by q.id limit ${literal(most)})
       ) x limit ${keyedLimit}::int
@@ -196,12 +199,12 @@ function mayTakeReady(left: LeftBehind): Statement {
   return left === 'once' || left === 'again' ? sql`false` : sql`true`
 }
 
-/** An earlier event of the same key that was tried and waits. */
+/** An earlier event of the same key that was tried and waits, or was left behind by a process that died. */
 function blocking(consumer: number): Statement {
   return sql`
     select from kerp.deliveries b
     where b.consumer_id = ${consumer}::int and b.key = q.key and b.id < q.id
-      and b.key is not null and b.claims > 0 and b.due_at is not null and b.due_at > now()`
+      and b.key is not null and b.claims > 0 and b.due_at is not null and (b.due_at > now() or b.leased)`
 }
 
 /** What the keyed ones leave of the limit; here everyone takes what nobody has locked. */
@@ -213,7 +216,7 @@ function unorderedRows({ consumer, most, limit, low }: TakeOptions, left: LeftBe
        order by q.due_at, q.id limit ${literal(most)} for update skip locked) q
       union all
       select * from (select q.ctid from kerp.deliveries q
-       where q.consumer_id = ${consumer}::int and q.lane = ${unordered}::smallint and q.due_at is null and ${mayTakeReady(left)} and q.id > ${low[unordered]}::bigint
+       where q.consumer_id = ${consumer}::int and q.lane = ${unordered}::smallint and q.due_at is null and ${mayTakeReady(left)} and q.id > ${low}::bigint
        order by q.id limit ${literal(most)} for update skip locked) q
     ) x limit ${limit}::int - (select cardinality(ctids) from keyed))`
 }

@@ -13,6 +13,8 @@ import { depthOf } from './settle.ts'
 export interface PostgresTransportOptions {
   database: Database
   hints: Hints
+  /** Of connections beside those of consumers, which tell their own. */
+  onError?: (error: Error) => void
 }
 
 const capabilities: Capabilities = {
@@ -29,8 +31,8 @@ const capabilities: Capabilities = {
 }
 
 /** The database as the broker: no further server, and the fastest of all because taking, effect and acknowledgement are one commit. */
-export function postgresTransport({ database, hints }: PostgresTransportOptions): Transport {
-  const presence = postgresPresence(database)
+export function postgresTransport({ database, hints, onError }: PostgresTransportOptions): Transport {
+  const presence = postgresPresence(database, onError)
   const numbers = new Map<string, number>()
 
   async function numberOf({ name }: Subscription): Promise<number> {

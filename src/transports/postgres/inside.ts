@@ -88,8 +88,7 @@ export function consumeInside({ number, listen, presence, ...given }: InsideOpti
         },
         { retries: 0, endsConnection: isStuck },
       )
-      if (done.length === taken.length) control.took(taken.map(({ row }) => row))
-      else control.forget()
+      if (done.length < taken.length) control.forget()
       if (done.length) handle.done?.(done, startedAt)
     } catch (failure) {
       control.forget()

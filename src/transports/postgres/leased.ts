@@ -70,7 +70,6 @@ export function consumeLeased({ database, consumer, number, handle, options, lis
       retries: 0,
     })
     control.claimed(rows)
-    control.took(rows)
     if (rows.length === 0) return 0
     if (suspect !== undefined) suspectInHand = rows.find(({ id }) => id === suspect)
     const fetched = await readAll(rows, leasedUntil)

@@ -1,16 +1,9 @@
 import type { Envelope } from '../../kernel/envelope.ts'
 import { KerpError, toError } from '../../kernel/errors.ts'
 import type { Database } from '../../engine/database/database.ts'
-import { maxEventBytes } from '../../engine/outbox/emit.ts'
+import type { EmitRow } from '../../engine/outbox/emit.ts'
+import { toRow } from '../../engine/outbox/emit.ts'
 import type { PublishResult } from '../../engine/transport.ts'
-
-interface PublishRow {
-  event_id: string
-  event_type: string
-  company_id: string
-  key: string | null
-  envelope: string
-}
 
 /**
  * Takes events in from elsewhere, an outbox or another broker. Each is accepted once for as long as the history is kept: a second
@@ -18,20 +11,13 @@ interface PublishRow {
  */
 export async function publish(database: Database, batch: readonly Envelope[]): Promise<PublishResult[]> {
   const results: PublishResult[] = batch.map(() => ({ ok: true }))
-  const rows: PublishRow[] = []
+  const rows: EmitRow[] = []
   batch.forEach((envelope, index) => {
-    const text = JSON.stringify(envelope)
-    const bytes = Buffer.byteLength(text)
-    if (bytes > maxEventBytes) {
-      const error = new KerpError(
-        'EVENT_TOO_LARGE',
-        `${envelope.eventType} is ${bytes} bytes, at most ${maxEventBytes} can be sent`,
-      )
-      results[index] = { ok: false, error, retryable: false }
-      return
+    try {
+      rows.push(toRow(envelope))
+    } catch (thrown) {
+      results[index] = { ok: false, error: toError(thrown), retryable: false }
     }
-    const { eventId, eventType, companyId, key } = envelope
-    rows.push({ event_id: eventId, event_type: eventType, company_id: companyId, key, envelope: text })
   })
   const unroutable = await insert(database, rows)
   if (unroutable.size === 0) return results
@@ -46,7 +32,7 @@ export async function publish(database: Database, batch: readonly Envelope[]): P
   })
 }
 
-async function insert(database: Database, rows: readonly PublishRow[]): Promise<Set<string>> {
+async function insert(database: Database, rows: readonly EmitRow[]): Promise<Set<string>> {
   if (rows.length === 0) return new Set()
   const unroutable = await database.transaction(async (tx) => {
     const found = await tx.sql<{ event_type: string }>`
