@@ -39,11 +39,11 @@ export function writeReceipt(
     if (ms < first) first = ms
     if (ms > last) last = ms
   }
-  const ids = `{${batch.map(({ envelope }) => envelope.eventId).join()}}`
-  const attempts = batch.some(({ attempt }) => attempt > 1) ? `{${batch.map(({ attempt }) => attempt).join()}}` : null
+  const ids = Buffer.from(batch.map(({ envelope }) => envelope.eventId.replaceAll('-', '')).join(''), 'hex')
+  const attempts = batch.some(({ attempt }) => attempt > 1) ? batch.map(({ attempt }) => attempt) : null
   return tx.sql`
     insert into kerp.receipts (hop, started_at, span, event_ids, attempts)
-    values (${hop}, to_timestamp(${startedAt / 1000}::float8), int8range(${first}::bigint, ${last}::bigint, '[]'), ${ids}::uuid[], ${attempts}::smallint[])`
+    values (${hop}, to_timestamp(${startedAt / 1000}::float8), int8range(${first}::bigint, ${last}::bigint, '[]'), ${ids}::bytea, ${attempts}::smallint[])`
 }
 
 /** Where an event is looked for among the receipts: 48 bits of its id, which in a UUIDv7 are its millisecond. */

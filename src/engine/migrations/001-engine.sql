@@ -80,7 +80,8 @@ create table kerp.receipts (
   started_at timestamptz not null,
   done_at    timestamptz not null default clock_timestamp(),
   span       int8range not null,
-  event_ids  uuid[] not null,
+  -- 16 bytes each: as an array of text they would be parsed, a fifth of the time of a batch that does nothing else.
+  event_ids  bytea not null,
   -- Only where one of them needed more than its first attempt.
   attempts   smallint[]
 );
