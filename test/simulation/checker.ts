@@ -4,7 +4,6 @@ import { isKerpError } from '../../src/kernel/errors.ts'
 import type { Event } from '../../src/engine/worker/subscription.ts'
 import type { MemoryBroker } from '../../src/transports/memory/index.ts'
 import { isConnectionError } from '../../src/engine/database/connection.ts'
-import type { Allowances } from './allowances.ts'
 import { Calls } from './calls.ts'
 import { consumersOf, performers } from './consumers.ts'
 import type { SimServer } from './database/server.ts'
@@ -22,7 +21,6 @@ export interface Violation {
 export interface CheckerSetup {
   readonly server: SimServer
   readonly broker: MemoryBroker
-  readonly allowances: Allowances
   readonly note: (who: string, what: string) => void
 }
 
@@ -35,8 +33,6 @@ export class Checker {
   readonly #made = new Map<string, Effect>()
   /** Of every consumer and key, the step that was done last. */
   readonly #lastStep = new Map<string, number>()
-  /** Given up once: if a crash makes that forgotten and they are tried again, others have taken their turn. */
-  readonly #condemned = new Set<string>()
 
   constructor(setup: CheckerSetup) {
     this.#setup = setup
@@ -68,15 +64,10 @@ export class Checker {
       this.fail('all attempts are made', `${name} was given up at attempt ${attempt} of ${attempts}`)
     }
     const blamed = settlement.do === 'dead' || (settlement.do === 'retry' && settlement.blame === 'message')
-    const atShutdown = settlement.do !== 'ack' && settlement.error?.message === 'the grace time is over'
-    if (blamed && atShutdown && !this.#setup.allowances.are('shutdown')) {
+    const atShutdown = settlement.do !== 'ack' && isKerpError(settlement.error, 'WORKER_STOPPING')
+    if (blamed && atShutdown) {
       this.fail('a shutdown costs no attempt', `${name} was blamed for it`)
     }
-  }
-
-  /** It is to die; what follows it in its key goes ahead. */
-  condemned(consumer: string, { envelope }: Delivery): void {
-    this.#condemned.add(`${consumer} ${envelope.eventId}`)
   }
 
   /** A handler runs. */
@@ -85,7 +76,7 @@ export class Checker {
   }
 
   threw(consumer: string, error: Error): void {
-    if (!isConnectionError(error) || this.#setup.allowances.are('outage')) return
+    if (!isConnectionError(error)) return
     this.fail('an outage of the database costs no attempt', `a batch of ${consumer} was blamed: ${error.message}`)
   }
 
@@ -103,7 +94,7 @@ export class Checker {
     if (this.#made.has(name)) this.fail('every effect once', `${name} was done twice`)
     this.#made.set(name, effect)
     if (performers.has(consumer)) this.#checkAnswer(name, consumer, eventId, answer)
-    if (key !== null && !this.#condemned.has(name)) this.#checkTurn(`${consumer} ${key}`, step)
+    if (key !== null) this.#checkTurn(`${consumer} ${key}`, step)
   }
 
   #checkAnswer(name: string, consumer: string, eventId: string, answer: string | undefined): void {
@@ -148,8 +139,7 @@ export class Checker {
     const dead = letter !== undefined || buried
     if (!done && !dead)
       this.fail('nothing is lost', `${eventType} ${eventId} has neither effect nor dead letter at ${consumer}`)
-    if (done && dead && !this.#setup.allowances.are('dead and done'))
-      this.fail('never an effect and a dead letter', `${name} has both`)
+    if (done && dead) this.fail('never an effect and a dead letter', `${name} has both`)
     if (buried && filler === undefined) this.fail('only the unpublishable is buried', `${eventType} ${eventId}`)
     if (done && trouble?.consumer === consumer && trouble.kind === 'refuse')
       this.fail('what is refused has no effect', name)

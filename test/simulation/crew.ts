@@ -1,17 +1,15 @@
 import { Worker } from 'node:worker_threads'
-import type { Allowance } from './allowances.ts'
 import type { Outcome } from './run.ts'
 
 export interface CrewOptions {
   from: number
   seeds: number
   threads: number
-  strict: readonly Allowance[]
   onOutcome: (outcome: Outcome) => 'go on' | 'stop'
 }
 
 /** Deals the seeds out to threads, in order. Runs share nothing, so it makes no difference to them where they run. */
-export async function runSeeds({ from, seeds, threads, strict, onOutcome }: CrewOptions): Promise<void> {
+export async function runSeeds({ from, seeds, threads, onOutcome }: CrewOptions): Promise<void> {
   let next = from
   let stopped = false
 
@@ -19,7 +17,7 @@ export async function runSeeds({ from, seeds, threads, strict, onOutcome }: Crew
     const worker = new Worker(new URL('./thread.ts', import.meta.url))
     try {
       while (!stopped && next < from + seeds) {
-        const outcome = await ask(worker, { seed: next++, strict })
+        const outcome = await ask(worker, next++)
         if (!stopped && onOutcome(outcome) === 'stop') stopped = true
       }
     } finally {
@@ -30,15 +28,14 @@ export async function runSeeds({ from, seeds, threads, strict, onOutcome }: Crew
   await Promise.all(Array.from({ length: Math.min(threads, seeds) }, work))
 }
 
-function ask(worker: Worker, task: { seed: number; strict: readonly Allowance[] }): Promise<Outcome> {
+function ask(worker: Worker, seed: number): Promise<Outcome> {
   return new Promise((resolve, reject) => {
-    const failed = (error: unknown) =>
-      reject(new Error(`seed ${task.seed} broke the simulator itself`, { cause: error }))
+    const failed = (error: unknown) => reject(new Error(`seed ${seed} broke the simulator itself`, { cause: error }))
     worker.once('error', failed)
     worker.once('message', (outcome: Outcome) => {
       worker.off('error', failed)
       resolve(outcome)
     })
-    worker.postMessage(task)
+    worker.postMessage(seed)
   })
 }

@@ -1,14 +1,10 @@
 import { availableParallelism } from 'node:os'
 import { parseArgs } from 'node:util'
-import type { Allowance } from './allowances.ts'
-import { allowances } from './allowances.ts'
 import { runSeeds } from './crew.ts'
 import type { FaultKind } from './plan.ts'
 import { faultKinds } from './plan.ts'
 import type { Outcome } from './run.ts'
 import { simulate } from './run.ts'
-
-const allowanceNames = Object.keys(allowances) as Allowance[]
 
 const help = `Runs the outbox, the relay, the worker and the inbox on a simulated database, broker, network and clock.
 
@@ -22,8 +18,6 @@ const help = `Runs the outbox, the relay, the worker and the inbox on a simulate
   --trace       tell what happens, line by line; with --seed
   --bail        stop at the first run that breaks a promise
   --threads N   at the same time (as many as there are cores, 4 at most)
-  --strict NAME without this allowance, or without any ('all'):
-${allowanceLines()}
   --help
 
 The exit code is 0 when every promise was kept in every run, otherwise 1.
@@ -36,7 +30,6 @@ const { values } = parseArgs({
     seed: { type: 'string' },
     trace: { type: 'boolean', default: false },
     bail: { type: 'boolean', default: false },
-    strict: { type: 'string', multiple: true, default: [] },
     threads: { type: 'string', default: String(Math.min(4, availableParallelism())) },
     help: { type: 'boolean', default: false },
   },
@@ -44,7 +37,6 @@ const { values } = parseArgs({
 
 // Whoever reads along may have seen enough.
 process.stdout.on('error', () => process.exit())
-const strict = strictness(values.strict)
 const print = (line: string) => void process.stdout.write(`${line}\n`)
 
 if (values.help) print(help)
@@ -53,7 +45,7 @@ else await runMany()
 
 async function runOne(seed: number): Promise<void> {
   const startedAt = performance.now()
-  const outcome = await simulate(seed, { strict, print: values.trace ? print : undefined })
+  const outcome = await simulate(seed, { print: values.trace ? print : undefined })
   report(outcome)
   close([outcome], startedAt)
 }
@@ -67,7 +59,6 @@ async function runMany(): Promise<void> {
     from: wholeNumber('from', values.from),
     seeds,
     threads: wholeNumber('threads', values.threads),
-    strict,
     onOutcome(outcome) {
       outcomes.push(outcome)
       if (outcome.violation) report(outcome)
@@ -86,9 +77,7 @@ function report({ seed, violation }: Outcome): void {
   const { property, detail, atMs } = violation
   if (process.stdout.isTTY) process.stdout.write('\r\x1b[K')
   print(`seed ${seed} breaks a promise at ${(atMs / 1000).toFixed(3)} s: ${property}\n  ${detail}`)
-  print(
-    `  repeat it: npm run simulate -- --seed ${seed} --trace${values.strict.map((name) => ` --strict '${name}'`).join('')}`,
-  )
+  print(`  repeat it: npm run simulate -- --seed ${seed} --trace`)
 }
 
 function close(outcomes: readonly Outcome[], startedAt: number): void {
@@ -104,19 +93,6 @@ function close(outcomes: readonly Outcome[], startedAt: number): void {
       `${sum(({ dead }) => dead)} dead letters: ${broken.length === 0 ? 'every promise kept' : `${broken.length} broken`}`,
   )
   process.exitCode = broken.length === 0 ? 0 : 1
-}
-
-function allowanceLines(): string {
-  return allowanceNames.map((name) => `                '${name}': ${allowances[name]}`).join('\n')
-}
-
-function strictness(names: readonly string[]): Allowance[] {
-  const unknown = names.find((name) => name !== 'all' && !(name in allowances))
-  if (unknown !== undefined) {
-    process.stderr.write(`--strict takes one of ${allowanceNames.join(', ')} or all, not '${unknown}'\n`)
-    process.exit(2)
-  }
-  return names.includes('all') ? allowanceNames : (names as Allowance[])
 }
 
 function wholeNumber(name: string, text: string): number {

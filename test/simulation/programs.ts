@@ -33,13 +33,13 @@ export function emitOptionsOf(world: World, process: SimProcess): EmitOptions {
 }
 
 export function runRelayProgram(world: World, process: SimProcess): Running {
-  const { server, faults, broker, checker, allowances, note } = world
+  const { server, faults, broker, checker, note } = world
   const pool = new SimPool(process, server, faults)
   const transport = memoryTransport({ broker, faults: faults.memory(process) })
   process.atEnd(() => transport.crash())
   const onError = (error: Error) => note(process.name, `failed: ${error.message}`)
   const relay = runRelay({
-    outbox: simOutbox(pool, simDeadLetters(world, process, pool), allowances.are('slow transactions')),
+    outbox: simOutbox(pool, simDeadLetters(world, process, pool)),
     leadership: postgresLeadership(pool as unknown as Database, process.clock, onError),
     observer: { ...silentObserver, failed: (_, error) => onError(error) },
     clock: process.clock,
@@ -80,7 +80,7 @@ export function runWorkerProgram(world: World, process: SimProcess): Running {
     transport.consume(
       { name: subscription.name, events: [subscription.type.name] },
       watched(world, process, subscription.name, (isAlone) =>
-        buryWhatKills(world, subscription.name, handlerOf(world, process, pool, subscription, isAlone)),
+        buryWhatKills(handlerOf(world, process, pool, subscription, isAlone)),
       ),
       {
         batch: subscription.kind === 'perform' ? plan.performBatch : plan.batch,
@@ -109,9 +109,7 @@ function handlerOf(
   const { name, kind, retry } = subscription
   const verdict = (delivery: Delivery, error: Error): Settlement => {
     if (isConnectionError(error)) return { do: 'retry', afterMs: 1000, blame: 'consumer', error }
-    const settlement = judge(error, delivery.attempt, attempts, retry!)
-    if (settlement.do === 'dead') world.checker.condemned(name, delivery)
-    return settlement
+    return judge(error, delivery.attempt, attempts, retry!)
   }
   const parts = {
     database: pool,
@@ -131,10 +129,9 @@ function handlerOf(
 }
 
 /** As the engine's worker does: what has used up its attempts without a verdict has killed those who tried it. */
-function buryWhatKills({ checker }: World, name: string, handle: HandleBatch): HandleBatch {
+function buryWhatKills(handle: HandleBatch): HandleBatch {
   return async (batch) => {
     const alive = batch.filter(({ attempt }) => attempt <= attempts)
-    for (const delivery of batch) if (!alive.includes(delivery)) checker.condemned(name, delivery)
     const settlements = alive.length ? await handle(alive) : []
     const error = new KerpError('HANDLER_CRASHED', 'its workers died while it was being handled')
     return batch.map((delivery) => settlements[alive.indexOf(delivery)] ?? { do: 'dead', reason: 'attempts', error })

@@ -1,5 +1,4 @@
 import { messageOf } from '../../src/kernel/errors.ts'
-import type { Allowance } from './allowances.ts'
 import type { Violation } from './checker.ts'
 import { consumersOf } from './consumers.ts'
 import { Fleet } from './fleet.ts'
@@ -21,8 +20,6 @@ export interface Outcome {
 export interface RunOptions {
   /** Gets every line of the story. */
   print?: ((line: string) => void) | undefined
-  /** Allowances that are not made. */
-  strict?: readonly Allowance[]
 }
 
 /** Without faults, everything must be done within this time. */
@@ -33,8 +30,8 @@ const lingerMs = 3000
 const glanceMs = 20
 
 /** One run: work under faults, then peace until all is done, then the verdict. The same seed is the same run, to the last step. */
-export async function simulate(seed: number, { print, strict = [] }: RunOptions = {}): Promise<Outcome> {
-  const world = createWorld(seed, strict, print)
+export async function simulate(seed: number, { print }: RunOptions = {}): Promise<Outcome> {
+  const world = createWorld(seed, print)
   const onRejection = (thrown: unknown) => world.checker.fail('no promise is left without its error', messageOf(thrown))
   process.on('unhandledRejection', onRejection)
   try {

@@ -8,15 +8,11 @@ import type { SimProcess } from './process.ts'
 import type { World } from './world.ts'
 
 /** The engine's tables in the simulated database: one statement here for each that the engine's own stores send. */
-export function simOutbox(pool: SimPool, deadLetter: DeadLetterSink, wholeKeys: boolean): OutboxStore {
+export function simOutbox(pool: SimPool, deadLetter: DeadLetterSink): OutboxStore {
   return {
     pending: () => pool.run<number>('outbox: shards with rows'),
     read: (shard, afterId, limit) =>
-      pool.run<OutboxRow>(wholeKeys ? 'outbox: read a shard, no key from its middle' : 'outbox: read a shard', [
-        shard,
-        afterId,
-        limit,
-      ]),
+      pool.run<OutboxRow>('outbox: read a shard, no key from its middle', [shard, afterId, limit]),
     async confirm(_shard, rows) {
       await pool.transaction(async (tx) => {
         void tx.query('write a receipt')
@@ -52,8 +48,14 @@ export function simResults(
   return {
     async find(eventIds) {
       for (const id of eventIds) checker.calls.looked(process, `${consumer} ${id}`, isAlone(id))
-      const rows = await pool.run<{ id: string; result: unknown }>('kept results: find', [consumer, eventIds])
-      return { answers: new Map(rows.map(({ id, result }) => [id, result])), done: new Set<string>() }
+      const rows = await pool.run<{ id: string; kept?: { result: unknown }; isDone: boolean }>('kept results: find', [
+        consumer,
+        eventIds,
+      ])
+      return {
+        answers: new Map(rows.flatMap(({ id, kept }) => (kept ? [[id, kept.result]] : []))),
+        done: new Set(rows.flatMap(({ id, isDone }) => (isDone ? [id] : []))),
+      }
     },
     async keep(eventId, result) {
       const name = `${consumer} ${eventId}`

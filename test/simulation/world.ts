@@ -1,8 +1,6 @@
 import type { MemoryBroker } from '../../src/transports/memory/index.ts'
 import { memoryBroker } from '../../src/transports/memory/index.ts'
 import { VirtualClock } from '../../src/testing/virtual-clock.ts'
-import type { Allowance } from './allowances.ts'
-import { Allowances } from './allowances.ts'
 import { Checker } from './checker.ts'
 import { SimServer } from './database/server.ts'
 import { maxBytes } from './events.ts'
@@ -15,7 +13,6 @@ import { Random } from './random.ts'
 /** Everything one run is made of. Nothing in it knows another run, the real time or real dice. */
 export interface World {
   readonly seed: number
-  readonly allowances: Allowances
   readonly plan: Plan
   readonly clock: VirtualClock
   readonly dice: Random
@@ -29,11 +26,7 @@ export interface World {
   note(who: string, what: string): void
 }
 
-export function createWorld(
-  seed: number,
-  strict: readonly Allowance[],
-  print: ((line: string) => void) | undefined,
-): World {
+export function createWorld(seed: number, print: ((line: string) => void) | undefined): World {
   const clock = new VirtualClock()
   const dice = new Random(String(seed))
   const plan = drawPlan(dice.fork('plan'))
@@ -42,9 +35,8 @@ export function createWorld(
     : () => {}
   const server = new SimServer(clock)
   const broker = memoryBroker({ clock, ...plan.broker, maxBytes })
-  const allowances = new Allowances(strict)
-  const checker = new Checker({ server, broker, allowances, note })
+  const checker = new Checker({ server, broker, note })
   const faults = new Faults(clock, dice.fork('faults'), plan, note)
   const outside = new Outside(dice.fork('outside'), checker)
-  return { seed, allowances, plan, clock, dice, faults, server, broker, outside, checker, troubles: new Map(), note }
+  return { seed, plan, clock, dice, faults, server, broker, outside, checker, troubles: new Map(), note }
 }

@@ -11,8 +11,8 @@ export interface Presence {
   enter(): () => Promise<void>
   /** Whether somebody has died recently. */
   mustBeCareful(): boolean
-  /** Resolves once that is known; false while it cannot be found out. */
-  known(): Promise<boolean>
+  /** Resolves once that is known, or could not be found out. */
+  known(): Promise<unknown>
 }
 
 const lockClass = 537_731
@@ -23,16 +23,22 @@ export function postgresPresence(database: Database, onError: (error: Error) => 
   const key = randomInt(2 ** 31)
   let consumers = 0
   let client: Awaited<ReturnType<Database['connect']>> | undefined
-  let announced: Promise<boolean> | undefined
+  /** Coming and going, one after the other: a new connection could not lock what the old one still holds. */
+  let settled: Promise<unknown> = Promise.resolve()
   let carefulUntil = 0
   let retry: NodeJS.Timeout | undefined
 
-  async function announce(): Promise<boolean> {
+  function announceLater(): void {
+    settled = settled.then(announce)
+  }
+
+  async function announce(): Promise<void> {
+    if (client || consumers === 0) return
     try {
       const next = await database.connect()
       // A program that forgets to drain may end all the same.
       ;(next as unknown as { unref(): void }).unref()
-      next.on('end', () => client === next && again())
+      next.on('end', () => client === next && lose())
       await next.query('select pg_advisory_lock($1, $2)', [lockClass, key])
       await next.query('insert into kerp.processes (lock_key) values ($1) on conflict do nothing', [key])
       const { rowCount } = await next.query(
@@ -41,37 +47,36 @@ export function postgresPresence(database: Database, onError: (error: Error) => 
       )
       if (rowCount) carefulUntil = performance.now() + carefulForMs
       client = next
-      return true
     } catch (error) {
       onError(error as Error)
-      again()
-      return false
+      lose()
     }
   }
 
-  function again(): void {
+  function lose(): void {
     client = undefined
     if (consumers === 0) return
-    retry = setTimeout(() => (announced = announce()), reconnectMs)
+    retry = setTimeout(announceLater, reconnectMs)
     retry.unref()
   }
 
   async function leave(): Promise<void> {
+    if (consumers > 0) return
     clearTimeout(retry)
-    await announced
     const last = client
     client = undefined
-    announced = undefined
     await last?.query('delete from kerp.processes where lock_key = $1', [key]).catch(onError)
     await last?.end().catch(onError)
   }
 
   return {
     enter() {
-      if (consumers++ === 0) announced = announce()
-      return async () => void (--consumers === 0 && (await leave()))
+      if (consumers++ === 0) announceLater()
+      return async () => {
+        if (--consumers === 0) await (settled = settled.then(leave))
+      }
     },
     mustBeCareful: () => performance.now() < carefulUntil,
-    known: () => announced ?? Promise.resolve(false),
+    known: () => settled,
   }
 }

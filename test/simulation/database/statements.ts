@@ -29,15 +29,14 @@ export const statements: Readonly<Record<string, (...args: Parameters<Statement>
   'outbox: shards with rows': (_tx, _values, server) => [
     ...new Set([...server.table('outbox').values()].map(({ shard }) => shard)),
   ],
-  'outbox: read a shard': (_tx, [shard, afterId, limit]: [number, number, number], server) =>
-    rowsOf(server, shard)
-      .filter(({ id }) => id > afterId)
-      .slice(0, limit),
   'outbox: read a shard, no key from its middle': (_tx, [shard, afterId, limit]: [number, number, number], server) => {
     const rows = rowsOf(server, shard)
-    const keys = new Set(rows.filter(({ id }) => id > afterId).map(({ envelope }) => envelope.key))
+    const fresh = rows.filter(({ id }) => id > afterId).slice(0, limit)
+    const keys = new Set(fresh.map(({ envelope }) => envelope.key))
     keys.delete(null)
-    return rows.filter(({ id, envelope }) => id > afterId || keys.has(envelope.key)).slice(0, limit)
+    const late = rows.filter(({ id }) => id <= afterId)
+    const before = [...keys].flatMap((key) => late.filter(({ envelope }) => envelope.key === key).slice(0, limit))
+    return [...before.sort(byId), ...fresh]
   },
   'outbox: delete': async (tx, [ids]: [number[]]) => {
     for (const id of [...ids].sort((one, other) => one - other)) {
@@ -55,12 +54,13 @@ export const statements: Readonly<Record<string, (...args: Parameters<Statement>
   'write a receipt': () => [],
 
   'kept results: find': (_tx, [consumer, eventIds]: [string, string[]], server) =>
-    eventIds.flatMap((id) => {
-      const kept = server.table('kept').get(`${consumer} ${id}`)
-      return kept ? [{ id, result: kept.result }] : []
+    eventIds.map((id) => {
+      const name = `${consumer} ${id}`
+      return { id, kept: server.table('kept').get(name), isDone: server.table('inbox').has(name) }
     }),
   'kept results: keep': async (tx, [consumer, eventId, result]: [string, string, unknown]) => {
-    await tx.insert('kept', `${consumer} ${eventId}`, { result })
+    const name = `${consumer} ${eventId}`
+    if (tx.get('inbox', name) === undefined) await tx.insert('kept', name, { result })
     return []
   },
   'kept results: drop': async (tx, [consumer, eventIds]: [string, string[]]) => {
@@ -73,7 +73,11 @@ export const statements: Readonly<Record<string, (...args: Parameters<Statement>
   },
 
   'dead letters: insert': async (tx, [letter]: [DeadLetter]) => {
-    await tx.insert('dead', `${letter.consumer} ${letter.envelope?.eventId}`, letter)
+    const { consumer, envelope } = letter
+    const name = `${consumer} ${envelope?.eventId}`
+    // As among the real consumers: the relay is none, and keeps no inbox.
+    const isNew = consumer === 'relay' || envelope === undefined || (await tx.insert('inbox', name, true))
+    if (isNew) await tx.insert('dead', name, letter)
     return []
   },
 
@@ -95,9 +99,11 @@ export const statements: Readonly<Record<string, (...args: Parameters<Statement>
   },
 })
 
+const byId = (one: Tables['outbox'], other: Tables['outbox']) => one.id - other.id
+
 function rowsOf(server: SimServer, shard: number): Tables['outbox'][] {
   const rows = [...server.table('outbox').values()].filter((row) => row.shard === shard)
-  return rows.sort((one, other) => one.id - other.id)
+  return rows.sort(byId)
 }
 
 function all(given: Record<string, (tx: SimTransaction, values: never, server: SimServer) => unknown>) {
