@@ -4,6 +4,7 @@ import { toError } from '../../kernel/errors.ts'
 /** How long a slot sleeps when it was told nothing: the backstop for a lost hint. */
 const pollMs = 1000
 const reconnectMs = 250
+const overdueMs = 25
 
 export interface SlotsOptions {
   /** Loops side by side, at most. */
@@ -24,34 +25,34 @@ export function startSlots({ slots, turn, nextDueMs, onError }: SlotsOptions) {
   let timer: NodeJS.Timeout | undefined
   let paused = false
   let stopped = false
-  /** A hint that came while every loop was busy: one of them may just have looked and found nothing. */
-  let again = false
+  /** Counts the hints: one that came while a loop was looking may be about what it has just not found. */
+  let hints = 0
 
   function wake(): void {
     if (paused || stopped) return
     clearTimeout(timer)
-    if (running.size > 0) again = true
-    startAnother()
+    more()
   }
 
-  function startAnother(): void {
+  function more(): void {
+    hints++
     if (running.size < slots && !paused && !stopped) start()
   }
 
   function start(): void {
     const loop = run().finally(() => {
       running.delete(loop)
-      if (running.size === 0 && !stopped && !paused) void sleepUntilNext()
+      if (running.size < slots && !stopped && !paused) void sleepUntilNext()
     })
     running.add(loop)
   }
 
   async function run(): Promise<void> {
     while (!paused && !stopped) {
-      again = false
+      const heard = hints
       try {
-        const took = await turn(startAnother)
-        if (took === 0 && !again) return
+        const took = await turn(more)
+        if (took === 0 && hints === heard) return
       } catch (thrown) {
         const error = toError(thrown)
         onError(error)
@@ -64,9 +65,10 @@ export function startSlots({ slots, turn, nextDueMs, onError }: SlotsOptions) {
     clearTimeout(timer)
     timer = setTimeout(wake, pollMs)
     const dueMs = await nextDueMs().catch((thrown) => (onError(toError(thrown)), null))
-    if (dueMs === null || dueMs > pollMs || running.size > 0 || stopped) return
+    if (dueMs === null || dueMs > pollMs || stopped) return
     clearTimeout(timer)
-    timer = setTimeout(wake, Math.max(1, dueMs + 1))
+    // Due already, and yet not taken: somebody else has its lane, or it was left behind and is not asked for at every turn.
+    timer = setTimeout(wake, dueMs > 0 ? dueMs + 1 : overdueMs)
   }
 
   wake()
