@@ -1,11 +1,9 @@
-import type { OutboxRow } from '../../src/engine/outbox/store.ts'
 import type { Delivery, Settlement } from '../../src/engine/transport.ts'
 import type { Envelope } from '../../src/kernel/envelope.ts'
 import { isKerpError } from '../../src/kernel/errors.ts'
 import type { Event } from '../../src/engine/worker/subscription.ts'
 import type { MemoryBroker } from '../../src/transports/memory/index.ts'
 import { isConnectionError } from '../../src/engine/database/connection.ts'
-import { allowances } from './allowances.ts'
 import { Calls } from './calls.ts'
 import { consumersOf, performers } from './consumers.ts'
 import type { SimServer } from './database/server.ts'
@@ -35,8 +33,6 @@ export class Checker {
   readonly #made = new Map<string, Effect>()
   /** Of every consumer and key, the step that was done last. */
   readonly #lastStep = new Map<string, number>()
-  readonly #passedOver = new Set<string>()
-  readonly #unconfirmed = new Set<string>()
 
   constructor(setup: CheckerSetup) {
     this.#setup = setup
@@ -74,17 +70,6 @@ export class Checker {
     }
   }
 
-  /** An allowance: a call that is to die in a batch with others, which go ahead. */
-  passedOver(consumer: string, { envelope }: Delivery): void {
-    if (allowances['dead before others in a batch of calls']) this.#passedOver.add(`${consumer} ${envelope.eventId}`)
-  }
-
-  /** An allowance: published, and perhaps still in the outbox. */
-  notConfirmed(rows: readonly OutboxRow[]): void {
-    if (!allowances['failed confirmation']) return
-    for (const { envelope } of rows) this.#unconfirmed.add(envelope.eventId)
-  }
-
   /** A handler runs. */
   tried(consumer: string, { eventId, attempt }: Event<unknown>): void {
     if (attempt > attempts) this.fail('no more attempts than allowed', `${consumer} ${eventId}: number ${attempt}`)
@@ -109,7 +94,7 @@ export class Checker {
     if (this.#made.has(name)) this.fail('every effect once', `${name} was done twice`)
     this.#made.set(name, effect)
     if (performers.has(consumer)) this.#checkAnswer(name, consumer, eventId, answer)
-    if (key !== null && !this.#passedOver.has(name)) this.#checkTurn(`${consumer} ${key}`, step)
+    if (key !== null) this.#checkTurn(`${consumer} ${key}`, step)
   }
 
   #checkAnswer(name: string, consumer: string, eventId: string, answer: string | undefined): void {
@@ -128,8 +113,7 @@ export class Checker {
   unfinished(): string {
     const { server, broker } = this.#setup
     const left: string[] = []
-    const rows = [...server.table('outbox').values()]
-    const outbox = rows.filter(({ envelope }) => !this.#unconfirmed.has(envelope.eventId)).length
+    const outbox = server.table('outbox').size
     if (outbox) left.push(`${outbox} events in the outbox`)
     if (server.openTransactions) left.push(`${server.openTransactions} open transactions`)
     for (const consumer of new Set(Object.values(consumersOf).flat())) {

@@ -130,16 +130,6 @@ export const mutants: readonly Mutant[] = [
     edits: [{ from: 'if (attempt >= attempts)', to: 'if (attempt > attempts)' }],
   },
   {
-    name: 'lets what follows a dead letter go ahead before that is written',
-    file: 'engine/worker/group.ts',
-    edits: [
-      {
-        from: '// Also behind a dead one: only when its letter is written may what follows it go on.\n    if (',
-        to: "if (settlement.do === 'retry' && ",
-      },
-    ],
-  },
-  {
     name: 'blames a message for a database that is away',
     file: 'engine/worker/perform.ts',
     edits: [
@@ -148,11 +138,6 @@ export const mutants: readonly Mutant[] = [
         to: 'throw error',
       },
     ],
-  },
-  {
-    name: 'blames a message for a shutdown',
-    file: 'engine/worker/retry.ts',
-    edits: [{ from: 'WORKER_STOPPING: 0, ', to: '' }],
   },
   {
     name: 'runs the events of a key side by side',

@@ -39,7 +39,7 @@ export function runRelayProgram(world: World, process: SimProcess): Running {
   process.atEnd(() => transport.crash())
   const onError = (error: Error) => note(process.name, `failed: ${error.message}`)
   const relay = runRelay({
-    outbox: simOutbox(world, pool, simDeadLetters(world, process, pool)),
+    outbox: simOutbox(pool, simDeadLetters(world, process, pool)),
     leadership: postgresLeadership(pool as unknown as Database, process.clock, onError),
     observer: { ...silentObserver, failed: (_, error) => onError(error) },
     clock: process.clock,
@@ -109,10 +109,7 @@ function handlerOf(
   const { name, kind, retry } = subscription
   const verdict = (delivery: Delivery, error: Error): Settlement => {
     if (isConnectionError(error)) return { do: 'retry', afterMs: 1000, blame: 'consumer', error }
-    const settlement = judge(error, delivery.attempt, attempts, retry!)
-    const inCompany = kind === 'perform' && world.plan.performBatch > 1
-    if (settlement.do === 'dead' && inCompany) world.checker.passedOver(name, delivery)
-    return settlement
+    return judge(error, delivery.attempt, attempts, retry!)
   }
   const parts = {
     database: pool,

@@ -199,7 +199,12 @@ export function runRelay({ outbox, leadership, transport, hints, observer, clock
       await confirming
       // Beside the next read and publish; after a failure the rows are still there and the next sweep finds them.
       beingConfirmed = new Set(accepted.map(({ id }) => id))
-      confirming = outbox.confirm(shard, accepted, startedAt).catch((error) => observer.failed('relay', toError(error)))
+      confirming = outbox.confirm(shard, accepted, startedAt).catch((error) => {
+        // They may still be there, and the next sweep takes them again. After a success this must stay: a read that began before the
+        // deletion has seen them.
+        beingConfirmed = new Set()
+        observer.failed('relay', toError(error))
+      })
     }
 
     async function bury(row: OutboxRow, error: Error): Promise<void> {

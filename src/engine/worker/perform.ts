@@ -52,7 +52,7 @@ export function performThenCommit({ subscription, clock, results, commit, judge,
         const { key } = delivery.envelope
         const before = key === null ? undefined : lanes.get(key)
         const settled = before
-          ? before.then((earlier) => (earlier.do === 'retry' ? heldBack : one(delivery, kept)))
+          ? before.then((earlier) => (earlier.do === 'ack' ? one(delivery, kept) : heldBack))
           : one(delivery, kept)
         if (key !== null) lanes.set(key, settled)
         return settled

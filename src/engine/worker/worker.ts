@@ -148,15 +148,18 @@ function buryWhatKills(
   handle: HandleBatch,
   verdict: Verdict,
 ): HandleBatch {
+  const limit = Math.max(attempts, fewestDeaths)
   return async (batch) => {
-    const limit = Math.max(attempts, fewestDeaths)
-    const alive = batch.filter(({ attempt }) => attempt <= limit)
-    const settlements = alive.length ? await handle(alive) : []
-    if (alive.length === batch.length) return settlements
-    const rest = settlements.values()
-    return batch.map((delivery) =>
-      delivery.attempt <= limit ? rest.next().value! : verdict(delivery, killedItsWorkers(delivery)),
-    )
+    const dead = batch.filter(({ attempt }) => attempt > limit)
+    if (dead.length === 0) return handle(batch)
+    const keys = new Set(dead.map(({ envelope }) => envelope.key))
+    const calm = batch.filter(({ attempt, envelope: { key } }) => attempt <= limit && (key === null || !keys.has(key)))
+    const settlements = new Map<Delivery, Settlement>()
+    if (calm.length)
+      for (const [index, settlement] of (await handle(calm)).entries()) settlements.set(calm[index]!, settlement)
+    for (const delivery of dead) settlements.set(delivery, verdict(delivery, killedItsWorkers(delivery)))
+    // What follows in the key waits until the letter is written.
+    return batch.map((delivery) => settlements.get(delivery) ?? { do: 'retry', afterMs: 0, blame: 'consumer' })
   }
 }
 
