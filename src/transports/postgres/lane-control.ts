@@ -13,6 +13,7 @@ export function laneControl(limit: number, seed: number) {
   let lanes = laneCount
   let low = 0
   let turn = 0
+  let lastHadNoKey = false
   let sweptAt = performance.now()
 
   return {
@@ -26,6 +27,8 @@ export function laneControl(limit: number, seed: number) {
         most: limit,
         limit: atMost,
         keyedLimit: turn % 4 ? atMost : Math.ceil(atMost / 2),
+        // Now and then everywhere, or a stream of the ones would starve the others.
+        unorderedFirst: lastHadNoKey && turn % 4 > 0,
         lanes: Math.min(lanes, atMost),
         offset,
         low,
@@ -35,6 +38,7 @@ export function laneControl(limit: number, seed: number) {
     claimed(rows: readonly Row[]): void {
       if (rows.length >= limit) lanes = Math.max(1, lanes >> 1)
       else if (rows.length < limit / 2) lanes = Math.min(laneCount, lanes << 1)
+      if (rows.length) lastHadNoKey = rows.at(-1)!.lane === laneCount
       for (const { id, lane, waited } of rows) if (!waited && lane === laneCount) low = Math.max(low, id)
     },
     /** Something was given back. */
