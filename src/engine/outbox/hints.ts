@@ -14,6 +14,7 @@ export interface Hints {
 
 const channel = 'kerp_emitted'
 const reconnectMs = 500
+const pauseMs = 5
 
 /**
  * Within this process the commit itself is the hint. Other processes get a NOTIFY, sent after the commit on another connection:
@@ -43,6 +44,8 @@ export async function startHints(database: Database, onError: (error: Error) => 
       // A payload holds 8,000 bytes at most; with so many types, all are meant.
       const payload = `${sender} ${types.length < 7000 ? types : '*'}`
       await database.sql`select pg_notify(${channel}, ${payload})`.catch(onError)
+      // Every NOTIFY is a commit of its own; with many commits a second, one for several of them is enough.
+      await new Promise((resolve) => setTimeout(resolve, pauseMs).unref())
     }
     sending = false
   }
