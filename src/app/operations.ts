@@ -13,8 +13,10 @@ import {
   redriveDeadLetters,
   showDeadLetter,
 } from '../engine/worker/dead-letters.ts'
-import type { EngineDepth, EventLife, RecentEvent } from '../engine/outbox/lineage.ts'
-import { lifeOfEvent, outboxDepth, recentEvents } from '../engine/outbox/lineage.ts'
+import type { EventLife, RecentEvent } from '../engine/outbox/lineage.ts'
+import type { EngineDepth } from '../engine/outbox/depth.ts'
+import { lifeOfEvent, recentEvents } from '../engine/outbox/lineage.ts'
+import { outboxDepth } from '../engine/outbox/depth.ts'
 import { startHints } from '../engine/outbox/hints.ts'
 import type { Clock } from '../kernel/clock.ts'
 import { systemClock } from '../kernel/clock.ts'

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import type { EngineDepth } from '../outbox/lineage.ts'
+import type { EngineDepth } from '../outbox/depth.ts'
 import { createMetrics } from './metrics.ts'
 
 const depth: EngineDepth = {

@@ -1,5 +1,5 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
-import type { EngineDepth } from '../outbox/lineage.ts'
+import type { EngineDepth } from '../outbox/depth.ts'
 import type { Observer } from './observer.ts'
 
 export interface Metrics {
