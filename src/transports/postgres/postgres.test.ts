@@ -12,7 +12,7 @@ import type { OpenSubject } from '../../testing/conformance/index.ts'
 import { openProxy } from '../../testing/proxy.ts'
 import { postgresTransport } from './index.ts'
 
-transportConformance({ name: 'postgres', leaseMs: 1000, inside: true, open })
+transportConformance({ name: 'postgres', leaseMs: 1500, inside: true, open })
 
 /** A server of its own, because the suite kills it. */
 async function open(): Promise<OpenSubject> {

@@ -13,9 +13,13 @@ export async function extend(
   rows: readonly Row[],
   leaseMs: number,
 ): Promise<Set<number>> {
-  const kept = await database.sql<{ id: bigint }>`
+  const kept = await database.transaction((tx) => {
+    // A lease need not survive a crash of the server, and must not wait for a slow disk.
+    void tx.query('set local synchronous_commit = off')
+    return tx.sql<{ id: bigint }>`
     update kerp.deliveries d set due_at = now() + make_interval(secs => ${leaseMs / 1000}::float8)
     from ${ours(rows)} where ${isOurs(consumer)} returning d.id`
+  })
   return new Set(kept.map(({ id }) => Number(id)))
 }
 
