@@ -72,14 +72,17 @@ export function consumeInside({ number, listen, presence, ...given }: InsideOpti
 
   async function fullTurn(more: () => void): Promise<number> {
     const startedAt = Date.now()
+    /** Also what turns out to be unreadable, or the loop would take such a batch for the end of the queue. */
+    let took = 0
     let taken: readonly Taken[] = []
     let done: readonly Delivery[] = []
     try {
       await database.transaction(
         async (tx) => {
           const rows = await take(tx, control.next(parts.consumerId))
-          if (rows.length === 0) return
-          if (rows.length >= limit) more()
+          took = rows.length
+          if (took === 0) return
+          if (took >= limit) more()
           control.claimed(rows)
           taken = await readRows(parts, tx, rows)
           inFlight += taken.length
@@ -97,7 +100,7 @@ export function consumeInside({ number, listen, presence, ...given }: InsideOpti
     } finally {
       inFlight -= taken.length
     }
-    return taken.length
+    return took
   }
 
   /**
